@@ -1,0 +1,37 @@
+"""Time and waiting, in one place that a test can turn.
+
+Everything that asks what time it is, or sleeps, is handed a `Clock`; nothing
+else in `server` reads the system's clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What the server knows of time."""
+
+    def now_ms(self) -> int:
+        """Wall-clock time, milliseconds since the epoch."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back; for durations and deadlines."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds` of this clock's time."""
+
+
+class SystemClock:
+    """The real one."""
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
