@@ -1,0 +1,162 @@
+"""The store: the truth, on disk. Every change is an operation that commits together with whatever else waits.
+
+`open_store(url)` gives a Store over SQLite or PostgreSQL; nothing above knows which. What it promises: when an
+awaited change returns, it is on stable storage, with its event; `on_commit` is called with every committed event,
+once, in order. It knows nothing of workers, channels or sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from server.model import ApiKey, AuditEntry, Event, NotificationTask, Session
+from server.store import batch, desk, reads, sql
+from server.store.engine import Engine, Op, StoreRefused, StoreUnavailable, within
+from server.store.rows import audit_of, key_of, session_of
+from server.store.sqlite import SqliteEngine
+
+__all__ = ["Store", "StoreRefused", "StoreUnavailable", "open_store"]
+
+ANSWER_S = 5.0
+"""How long a caller waits for storage before it is told no."""
+
+
+class Store:
+    """The operations of an engine, awaited; and the committed events, handed on."""
+
+    def __init__(self, engine: Engine):
+        self._engine = engine
+        self.on_commit: list[Callable[[list[Event]], None]] = []
+        self.commits = 0
+        self.operations = 0
+
+    async def open(self) -> None:
+        """Connect. Raises StoreRefused where the database must not be used, StoreUnavailable where it cannot be."""
+        await self._engine.open(batch.apply, self._committed, self._failed)
+
+    async def close(self) -> None:
+        """Commit what waits, then disconnect."""
+        await self._engine.close()
+
+    @property
+    def dialect(self) -> str:
+        """`sqlite` or `postgres`."""
+        return self._engine.dialect
+
+    async def apply(self, op: Op) -> Any:
+        """Have `op` committed; what it gives. Raises StoreUnavailable, and then nothing of it was written."""
+        op.done = asyncio.get_running_loop().create_future()
+        self._engine.submit(op)
+        return await within(ANSWER_S, op.done)
+
+    def _committed(self, results: list[tuple[Op, Any]], events: list[Event]) -> None:
+        self.commits += 1
+        self.operations += len(results)
+        for op, result in results:
+            if not op.done.done():
+                op.done.set_result(result)
+        if events:
+            for told in self.on_commit:
+                told(events)
+
+    def _failed(self, ops: list[Op], error: BaseException) -> None:
+        for op in ops:
+            if not op.done.done():
+                op.done.set_exception(error)
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    async def task(self, task_id: str) -> NotificationTask | None:
+        """One task."""
+        return await self._read(lambda tx: reads.task(tx, task_id))
+
+    async def page(self, only: reads.TaskFilter, limit: int, before: str | None = None) -> reads.Page:
+        """Tasks, newest first; see `reads.page`."""
+        return await self._read(lambda tx: reads.page(tx, self.dialect, only, limit, before))
+
+    async def chunk(self, task_id: str, n: int) -> reads.Chunk | None:
+        """The first chunk of recipients that begins at or after ordinal `n`."""
+        return await self._read(lambda tx: reads.chunk(tx, task_id, n))
+
+    async def chunk_holding(self, task_id: str, n: int) -> reads.Chunk | None:
+        """The chunk of recipients with ordinal `n` in it."""
+        return await self._read(lambda tx: reads.chunk_holding(tx, task_id, n))
+
+    async def figures(self, now_ms: int) -> reads.Figures:
+        """What the counters say now."""
+        return await self._read(lambda tx: reads.figures(tx, now_ms))
+
+    async def events_after(self, seq: int, limit: int) -> list[Event]:
+        """Committed events behind `seq`, in order."""
+        return await self._read(lambda tx: reads.events_after(tx, seq, limit))
+
+    async def events_of(self, task_id: str, after: int, limit: int) -> list[Event]:
+        """A task's own events behind `after`, in order."""
+        return await self._read(lambda tx: reads.events_of(tx, task_id, after, limit))
+
+    async def bounds(self) -> tuple[int, int]:
+        """(oldest kept seq, newest seq); oldest is newest + 1 while none is kept."""
+        return await self._read(reads.bounds)
+
+    async def _read(self, work: Callable[[Any], Any]) -> Any:
+        return await within(ANSWER_S, self._engine.read(work))
+
+    # --- keys, sessions, audit -------------------------------------------------------------------
+
+    async def keys(self) -> list[ApiKey]:
+        """All keys, revoked ones too, oldest first."""
+        return [key_of(row) for row in await self._read(lambda tx: tx.all(sql.KEYS))]
+
+    async def add_key(self, key: ApiKey) -> None:
+        """Store a new key."""
+        await self.apply(desk.add_key(key))
+
+    async def revoke_key(self, key_id: str, at_ms: int) -> ApiKey | None:
+        """Revoke a key; the key, None if unknown."""
+        revoked: ApiKey | None = await self.apply(desk.RevokeKey(key_id, at_ms))
+        return revoked
+
+    async def touch_keys(self, used: dict[str, int]) -> None:
+        """Note when keys were last used (epoch ms by id)."""
+        await self.apply(desk.TouchKeys(used))
+
+    async def add_session(self, session: Session) -> None:
+        """Store a browser's session."""
+        await self.apply(desk.add_session(session))
+
+    async def session(self, session_id: str) -> Session | None:
+        """A session by its hash."""
+        rows = await self._read(lambda tx: tx.all(sql.GET_SESSION, session_id))
+        return session_of(rows[0]) if rows else None
+
+    async def end_session(self, session_id: str) -> None:
+        """Sign a browser out."""
+        await self.apply(desk.Run(sql.END_SESSION, (session_id,)))
+
+    async def purge_sessions(self, now_ms: int) -> None:
+        """Forget sessions that have run out."""
+        await self.apply(desk.Run(sql.PURGE_SESSIONS, (now_ms,)))
+
+    async def add_audit(self, entry: AuditEntry) -> None:
+        """Write down who did what."""
+        await self.apply(desk.add_audit(entry))
+
+    async def audit_page(self, limit: int, before: int | None = None) -> list[AuditEntry]:
+        """The audit log, newest first, older than entry `before`."""
+        bound = before if before is not None else 2**62
+        return [audit_of(row) for row in await self._read(lambda tx: tx.all(sql.AUDIT_PAGE, bound, limit))]
+
+
+def open_store(url: str, base_dir: Path, *, serve: bool = True) -> Store:
+    """A Store for `store.url`, not yet connected; relative paths are relative to `base_dir`.
+
+    `serve=False` is for a command beside a running server. Raises StoreRefused for a URL it does not know.
+    """
+    scheme, _, rest = url.partition(":")
+    if scheme == "sqlite" and rest:
+        return Store(SqliteEngine(base_dir / rest.removeprefix("//"), serve=serve))
+    raise StoreRefused(f"store.url: expected sqlite:PATH or postgresql://…, got a {urlsplit(url).scheme or 'plain'} URL")

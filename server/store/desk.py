@@ -1,0 +1,136 @@
+"""Keys, sessions, audit and removal: the operations that are not about one task's way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from server.model import ApiKey, AuditEntry, Session, Status
+from server.store import sql
+from server.store.batch import Batch
+from server.store.engine import Op
+from server.store.rows import audit_row, key_of, task_of
+
+SLICE = 2_000
+"""Rows that one removing transaction deletes at the most, so that nobody waits long behind it."""
+
+
+@dataclass(eq=False)
+class Run(Op):
+    """One statement with its arguments; gives its rows."""
+
+    statement: str
+    args: tuple[Any, ...]
+
+    @classmethod
+    async def apply(cls, batch: Batch, ops: list[Run]) -> list[Any]:
+        return [await batch.tx.all(op.statement, *op.args) for op in ops]
+
+
+def add_key(key: ApiKey) -> Run:
+    return Run(sql.ADD_KEY, (key.id, key.name, int(key.role), key.hash, key.created_ms, key.used_ms, key.revoked_ms))
+
+
+def add_session(session: Session) -> Run:
+    return Run(sql.ADD_SESSION, (session.id, session.key_id, session.created_ms, session.expires_ms))
+
+
+def add_audit(entry: AuditEntry) -> Run:
+    return Run(sql.ADD_AUDIT, audit_row(entry))
+
+
+@dataclass(eq=False)
+class RevokeKey(Op):
+    """Gives the key as it is then, None if unknown."""
+
+    key_id: str
+    at_ms: int
+
+    @classmethod
+    async def apply(cls, batch: Batch, ops: list[RevokeKey]) -> list[Any]:
+        rows = [await batch.tx.all(sql.REVOKE_KEY, op.key_id, op.at_ms) for op in ops]
+        return [key_of(row[0]) if row else None for row in rows]
+
+
+@dataclass(eq=False)
+class TouchKeys(Op):
+    """Note when keys were last used."""
+
+    used: dict[str, int]
+
+    @classmethod
+    async def apply(cls, batch: Batch, ops: list[TouchKeys]) -> list[Any]:
+        for op in ops:
+            await batch.tx.many(sql.TOUCH_KEY, sorted(op.used.items()))
+        return [None] * len(ops)
+
+
+@dataclass(eq=False)
+class Remove(Op):
+    """Remove up to `limit` tasks of `status` that ended by `ended_by_ms`. Gives how many were.
+
+    What hangs on them goes to the trash, emptied slice by slice (`EmptyTrash`): a task of 100 000 recipients must
+    not hold up a commit.
+    """
+
+    status: Status
+    ended_by_ms: int
+    now_ms: int
+    limit: int = 200
+
+    @classmethod
+    async def apply(cls, batch: Batch, ops: list[Remove]) -> list[Any]:
+        return [await op._remove(batch) for op in ops]
+
+    async def _remove(self, batch: Batch) -> int:
+        tx = batch.tx
+        ids = await tx.all(sql.OLD_ENDED, self.ended_by_ms, self.status.value, self.limit)
+        gone = [task_of(row) for row in await tx.many(sql.DROP_TASK, ids)]
+        await tx.many(sql.ADD_TRASH, [(task.id,) for task in gone])
+        for task in gone:
+            batch.gone(self.now_ms, task)
+            batch.moved(task, task.status, None, self.now_ms)
+        return len(gone)
+
+
+@dataclass(eq=False)
+class EmptyTrash(Op):
+    """Delete one slice of what removed tasks left behind. Gives whether there was any."""
+
+    @classmethod
+    async def apply(cls, batch: Batch, ops: list[EmptyTrash]) -> list[Any]:
+        return [await op._slice(batch) for op in ops]
+
+    async def _slice(self, batch: Batch) -> bool:
+        tx = batch.tx
+        found = await tx.all(sql.TRASH)
+        if not found:
+            return False
+        task_id = found[0][0]
+        left = SLICE - len(await tx.all(sql.EMPTY_OUTCOMES, task_id, SLICE))
+        if left and len(await tx.all(sql.EMPTY_CHUNKS, task_id, min(left, 200))) < min(left, 200):
+            await tx.all(sql.DROP_TRASH, task_id)
+        return True
+
+
+@dataclass(eq=False)
+class Purge(Op):
+    """Delete one slice of what is past its time. Gives whether there may be more."""
+
+    events_ms: int | None  # events by then go; None keeps them
+    minutes: int  # per-minute figures before that epoch minute
+    idempotency_ms: int
+    sessions_ms: int
+
+    @classmethod
+    async def apply(cls, batch: Batch, ops: list[Purge]) -> list[Any]:
+        return [await op._slice(batch) for op in ops]
+
+    async def _slice(self, batch: Batch) -> bool:
+        tx = batch.tx
+        more = False
+        if self.events_ms is not None:
+            more = len(await tx.all(sql.PURGE_EVENTS, self.events_ms, SLICE)) == SLICE
+        await tx.all(sql.PURGE_MINUTES, self.minutes)
+        await tx.all(sql.PURGE_SESSIONS, self.sessions_ms)
+        return len(await tx.all(sql.PURGE_IDEMPOTENCY, self.idempotency_ms, SLICE)) == SLICE or more

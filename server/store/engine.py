@@ -1,0 +1,100 @@
+"""What a database must be able to do for the store: run a statement for many rows in one transaction.
+
+Statements are written once (`sql.py`, `$1` placeholders) and operations once (`writes.py`, `reads.py`), as
+coroutines over a `Tx`. An engine decides how they are driven: PostgreSQL awaits the network; SQLite drives the
+coroutine to its end in its own thread, where nothing ever suspends (`drive`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
+
+from server.model import Event
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+MAX_BATCH = 512
+"""Operations in one transaction, at most: bounds how long a commit can take."""
+MAX_WAITING = 20_000
+"""Operations that wait for a commit, at most: beyond it the store answers that it is unavailable."""
+
+
+class StoreUnavailable(Exception):
+    """Storage says no: out of reach, full, or failing. Nothing of the operation was written."""
+
+
+class StoreRefused(Exception):
+    """This database must not be used: foreign, broken, newer, or in use. The text says what to do."""
+
+
+class Tx(Protocol):
+    """One open transaction."""
+
+    async def many(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[Row]:
+        """Run `sql` once per row of arguments; all the rows it returned, in order."""
+
+    async def all(self, sql: str, *args: Any) -> list[Row]:
+        """Run `sql` once; the rows it returned."""
+
+
+class Op:
+    """A small change that is handed to the store and awaited. Operations of one kind are applied together.
+
+    An operation that cannot be done gives a value that says so; an exception is a bug or a failing database.
+    """
+
+    done: asyncio.Future[Any]
+
+    @classmethod
+    async def apply(cls, batch: Any, ops: list[Any]) -> list[Any]:
+        """Apply `ops`, all of this class, within `batch`; one result each, in order."""
+        raise NotImplementedError(cls)
+
+
+class Committed(Protocol):
+    """Called in the event loop after a commit, in commit order."""
+
+    def __call__(self, results: list[tuple[Op, Any]], events: list[Event]) -> None: ...
+
+
+Apply = Callable[[Tx, list[Op]], Coroutine[Any, Any, tuple[list[Any], list[Event]]]]
+
+
+class Engine(Protocol):
+    """A database under the store."""
+
+    dialect: str
+
+    async def open(self, apply: Apply, committed: Committed, failed: Callable[[list[Op], BaseException], None]) -> None:
+        """Connect, bring the schema up to date and begin to commit. Raises StoreRefused or StoreUnavailable."""
+
+    def submit(self, op: Op) -> None:
+        """Have `op` committed with all that waits. Raises StoreUnavailable if too much does."""
+
+    async def read(self, work: Callable[[Tx], Coroutine[Any, Any, T]]) -> T:
+        """Run `work` in a read transaction of its own: one consistent snapshot."""
+
+    async def close(self) -> None:
+        """Commit what waits, then disconnect."""
+
+
+def drive(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never really suspends to its end, without an event loop."""
+    try:
+        work.send(None)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    work.close()
+    raise RuntimeError("an operation on an embedded store must not suspend")
+
+
+async def within(seconds: float, work: Awaitable[T]) -> T:
+    """`work`, or StoreUnavailable once `seconds` have passed."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except TimeoutError:
+        raise StoreUnavailable(f"no answer from storage within {seconds:g} s") from None

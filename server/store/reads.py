@@ -1,0 +1,260 @@
+"""What is read from the store: each function is one consistent look, bounded in rows."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from msgspec import Struct
+
+from server.model import Event, NotificationTask, Outcome, Priority, Recipient, Status
+from server.store import sql
+from server.store.batch import bucket_ms
+from server.store.engine import Row, Tx
+from server.store.rows import event_of, outcome_of, recipients_of, task_of
+
+SCAN = 5_000
+"""Rows that one page looks at, at the most, where no index answers its filter."""
+MINUTES = 15
+
+
+class TaskFilter(Struct, frozen=True):
+    """Which tasks: every given part must hold."""
+
+    status: tuple[Status, ...] = ()
+    type: tuple[str, ...] = ()
+    priority: tuple[Priority, ...] = ()
+    q: str = ""  # in id (as a prefix), titre, message, or a recipient's id or e-mail
+    since_ms: int | None = None  # created at or after
+    until_ms: int | None = None  # created before
+    task_ids: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Does it let everything through?"""
+        return self == TaskFilter()
+
+
+class Page(Struct, frozen=True):
+    """Some tasks, newest first; `cursor` goes on behind them, None at the end.
+
+    A page may be short and still have a cursor: it looked at `SCAN` rows and stopped.
+    """
+
+    tasks: list[NotificationTask]
+    cursor: str | None
+
+
+def id_at(ms: int) -> str:
+    """The smallest UUIDv7 of a millisecond (RFC 9562, 5.7)."""
+    text = f"{max(ms, 0):012x}"[-12:]
+    return f"{text[:8]}-{text[8:]}-7000-8000-000000000000"
+
+
+def _like(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{escaped}%"
+
+
+class _Args:
+    """Arguments gathered while a statement is put together; each gives its placeholder."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+
+    def add(self, value: Any) -> str:
+        self.values.append(value)
+        return f"${len(self.values)}"
+
+
+def _filter(only: TaskFilter, args: _Args) -> str:
+    """The part of a filter that no range of ids answers."""
+    parts = ["1 = 1"]
+    if only.type:
+        parts.append(f"type IN ({', '.join(args.add(name) for name in only.type)})")
+    if only.priority:
+        parts.append(f"priority IN ({', '.join(args.add(int(value)) for value in only.priority)})")
+    if only.q:
+        like = args.add(_like(only.q.lower()))
+        person = args.add(_like(only.q))
+        parts.append(
+            f"(id LIKE {args.add(only.q.lower().replace('%', '').replace('_', '') + '%')}"
+            f" OR lower(titre) LIKE {like} ESCAPE '\\' OR lower(message) LIKE {like} ESCAPE '\\'"
+            f" OR EXISTS (SELECT 1 FROM chunk WHERE task_id = task.id AND {{text_of_recipients}} LIKE {person} ESCAPE '\\'))"
+        )
+    return " AND ".join(parts)
+
+
+def page_sql(only: TaskFilter, status: Status | None, before: str | None, limit: int) -> tuple[str, str, list[Any], list[Any]]:
+    """The statements of one page (rows, and the row where it stopped looking) with their arguments."""
+    args = _Args()
+    bounds = []
+    if status:
+        bounds.append(f"status = {args.add(status.value)}")
+    upper = min([bound for bound in (before, id_at(only.until_ms) if only.until_ms is not None else None) if bound], default="g")
+    bounds.append(f"id < {args.add(upper)}")
+    if only.since_ms is not None:
+        bounds.append(f"id >= {args.add(id_at(only.since_ms))}")
+    scope = " AND ".join(bounds)
+    end_args = list(args.values)
+    rows = sql.PAGE.format(range=scope, scan=SCAN, filter=_filter(only, args), limit=limit)
+    return rows, sql.PAGE_END.format(range=scope, scan=SCAN - 1), args.values, end_args
+
+
+async def page(tx: Tx, dialect: str, only: TaskFilter, limit: int, before: str | None = None) -> Page:
+    """Up to `limit` tasks that `only` lets through, newest first, older than the id `before`."""
+    if only.task_ids:
+        return await _named(tx, only, limit, before)
+    found: list[NotificationTask] = []
+    stopped: list[str] = []
+    more = False
+    for status in only.status or (None,):
+        rows_sql, end_sql, args, end_args = page_sql(only, status, before, limit + 1)
+        text = "CAST(recipients AS TEXT)" if dialect == "sqlite" else "convert_from(recipients, 'UTF8')"
+        rows = await tx.all(rows_sql.replace("{text_of_recipients}", text), *args)
+        found += [task_of(row) for row in rows]
+        if len(rows) <= limit:
+            stopped += [row[0] for row in await tx.all(end_sql, *end_args)]
+    if stopped:  # nothing older than the newest place where a look stopped may be shown yet
+        horizon = max(stopped)
+        found = [task for task in found if task.id >= horizon]
+        more = True
+    found.sort(key=lambda task: task.id, reverse=True)
+    if len(found) > limit:
+        return Page(found[:limit], found[limit - 1].id)
+    return Page(found, max(stopped) if more else None)
+
+
+async def _named(tx: Tx, only: TaskFilter, limit: int, before: str | None) -> Page:
+    ids = sorted({task_id for task_id in only.task_ids if before is None or task_id < before}, reverse=True)[: limit + 1]
+    tasks = [task_of(row) for row in await tx.many(sql.GET_TASK, [(task_id,) for task_id in ids])]
+    tasks = [task for task in tasks if _passes(task, only)]
+    return Page(tasks[:limit], ids[limit - 1] if len(ids) > limit else None)
+
+
+def _passes(task: NotificationTask, only: TaskFilter) -> bool:
+    return (
+        (not only.status or task.status in only.status)
+        and (not only.type or task.type in only.type)
+        and (not only.priority or task.priority in only.priority)
+        and (only.since_ms is None or task.created_ms >= only.since_ms)
+        and (only.until_ms is None or task.created_ms < only.until_ms)
+        and (not only.q or only.q.lower() in f"{task.titre}\n{task.message}".lower() or task.id.startswith(only.q.lower()))
+    )
+
+
+async def task(tx: Tx, task_id: str) -> NotificationTask | None:
+    rows = await tx.all(sql.GET_TASK, task_id)
+    return task_of(rows[0]) if rows else None
+
+
+class Chunk(Struct, frozen=True):
+    """Some neighbouring recipients of a task with all outcomes recorded for them."""
+
+    n: int  # the first one's ordinal
+    recipients: list[Recipient]
+    outcomes: dict[int, list[Outcome]]  # by ordinal, oldest first
+
+
+async def chunk(tx: Tx, task_id: str, n: int) -> Chunk | None:
+    """The first chunk that begins at or after ordinal `n`; None behind the last."""
+    rows = await tx.all(sql.CHUNKS, task_id, n, 1)
+    return await _with_outcomes(tx, task_id, rows[0]) if rows else None
+
+
+async def chunk_holding(tx: Tx, task_id: str, n: int) -> Chunk | None:
+    """The chunk with ordinal `n` in it, or the last one before."""
+    rows = await tx.all(sql.CHUNK_OF, task_id, n)
+    return await _with_outcomes(tx, task_id, rows[0]) if rows else None
+
+
+async def _with_outcomes(tx: Tx, task_id: str, row: Row) -> Chunk:
+    first, recipients = row[0], recipients_of(row[1])
+    outcomes: defaultdict[int, list[Outcome]] = defaultdict(list)
+    for line in await tx.all(sql.OUTCOMES, task_id, first, first + len(recipients)):
+        outcomes[line[0]].append(outcome_of(line))
+    return Chunk(first, recipients, outcomes)
+
+
+async def events_after(tx: Tx, seq: int, limit: int) -> list[Event]:
+    return [event_of(row) for row in await tx.all(sql.EVENTS_AFTER, seq, limit)]
+
+
+async def events_of(tx: Tx, task_id: str, after: int, limit: int) -> list[Event]:
+    return [event_of(row) for row in await tx.all(sql.EVENTS_OF, task_id, after, limit)]
+
+
+async def bounds(tx: Tx) -> tuple[int, int]:
+    newest = (await tx.all(sql.LAST_SEQ))[0][0]
+    oldest = await tx.all(sql.FIRST_SEQ)
+    return (oldest[0][0] if oldest else newest + 1), newest
+
+
+class Minute(Struct, frozen=True):
+    """One minute's figures; times from acceptance (or planned time) to a recipient reached, in ms."""
+
+    minute: int
+    enqueued: int
+    completed: int
+    failed: int
+    sent: int
+    latency_p50_ms: float | None
+    latency_p95_ms: float | None
+
+
+class Figures(Struct, frozen=True):
+    """What the counters say, at one moment. Costs the same whatever is stored."""
+
+    total_enqueued: int
+    total_processed: int
+    total_failed: int
+    tally: dict[tuple[str, int, str], int]  # (type, priority, status) -> tasks
+    minutes: list[Minute]  # the last 15, oldest first
+    oldest_pending_ms: int | None  # epoch
+    paused: bool
+    seq: int
+
+
+async def figures(tx: Tx, now_ms: int) -> Figures:
+    """Everything `GET /api/queue/stats` needs from the store."""
+    totals = dict(await tx.all(sql.TOTALS))  # type: ignore[arg-type]
+    tally = {(row[0], row[1], row[2]): row[3] for row in await tx.all(sql.TALLY)}
+    waiting = [(kind, priority) for (kind, priority, status), n in tally.items() if status == "pending" and n > 0]
+    oldest = min((row[0] for row in await tx.many(sql.OLDEST_READY, waiting)), default=None)
+    this_minute = now_ms // 60_000
+    per_minute: defaultdict[int, dict[str, int]] = defaultdict(dict)
+    for minute, what, n in await tx.all(sql.MINUTES, this_minute - MINUTES):
+        per_minute[minute][what] = n
+    minutes = [_minute(at, per_minute[at]) for at in range(this_minute - MINUTES + 1, this_minute + 1)]
+    return Figures(
+        total_enqueued=totals["total_enqueued"],
+        total_processed=totals["total_processed"],
+        total_failed=totals["total_failed"],
+        tally=tally,
+        minutes=minutes,
+        oldest_pending_ms=oldest,
+        paused=(await tx.all(sql.GET_META, "paused"))[0][0] == "1",
+        seq=totals["seq"],
+    )
+
+
+def _minute(at: int, what: dict[str, int]) -> Minute:
+    buckets = sorted((int(name[6:]), n) for name, n in what.items() if name.startswith("reach:"))
+    return Minute(
+        minute=at,
+        enqueued=what.get("enqueued", 0),
+        completed=what.get("completed", 0),
+        failed=what.get("failed", 0),
+        sent=sum(n for _, n in buckets),
+        latency_p50_ms=_quantile(buckets, 0.5),
+        latency_p95_ms=_quantile(buckets, 0.95),
+    )
+
+
+def _quantile(buckets: list[tuple[int, int]], part: float) -> float | None:
+    wanted = part * sum(n for _, n in buckets)
+    for bucket, n in buckets:
+        wanted -= n
+        if wanted <= 0:
+            return round(bucket_ms(bucket), 1)
+    return None

@@ -1,0 +1,195 @@
+"""Every statement of the store, once, beside its purpose. `$1` placeholders; both engines run them.
+
+`{for_update}` and `{skip_locked}` are row locks where the engine has them. A partial index serves a query only if
+its condition stands in the query word for word (`schema/`).
+"""
+
+TASK = (
+    "id, type, status, priority, titre, message, total, skipped, doublons, sent, failed, attempts, run, created_ms,"
+    " started_ms, ended_ms, place_ms, due_ms, planned_ms, expires_ms, lease_ms, fence, crashes, node, failure,"
+    " webhook_url, key_id"
+)
+EVENT = "seq, at_ms, kind, task_id, type, status, priority, body"
+OUTCOME = "n, run, attempt, channel, word, reason, code, detail, reference, at_ms, took_ms"
+
+# --- the tail of every transaction: numbers, counters, events ---------------------------------
+
+TAKE_SEQ = "UPDATE counter SET n = n + $1 WHERE name = 'seq' RETURNING n"
+"""Take a block of event numbers; the row's lock is held to the commit, so seq grows in commit order."""
+
+ADD_EVENT = f"INSERT INTO event ({EVENT}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+
+ADD_TALLY = """
+INSERT INTO tally (type, priority, status, n) VALUES ($1, $2, $3, $4)
+ON CONFLICT (type, priority, status) DO UPDATE SET n = tally.n + excluded.n"""
+
+ADD_TOTAL = "UPDATE counter SET n = n + $2 WHERE name = $1"
+
+ADD_MINUTE = """
+INSERT INTO minute (minute, what, n) VALUES ($1, $2, $3)
+ON CONFLICT (minute, what) DO UPDATE SET n = minute.n + excluded.n"""
+
+# --- enqueue ----------------------------------------------------------------------------------
+
+ADD_TASK = f"""
+INSERT INTO task ({TASK}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
+  $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)"""
+
+ADD_CHUNK = "INSERT INTO chunk (task_id, n, recipients) VALUES ($1, $2, $3)"
+
+CLAIM_IDEMPOTENCY = """
+INSERT INTO idempotency (key_id, key, hash, task_id, answer, at_ms) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (key_id, key) DO UPDATE
+  SET hash = excluded.hash, task_id = excluded.task_id, answer = excluded.answer, at_ms = excluded.at_ms
+  WHERE idempotency.at_ms < $7
+RETURNING key"""
+"""Take an Idempotency-Key; no row if it was used since $7."""
+
+GET_IDEMPOTENCY = "SELECT hash, answer FROM idempotency WHERE key_id = $1 AND key = $2 AND at_ms >= $3"
+
+OPEN_TASKS = "SELECT COALESCE(SUM(n), 0) FROM tally WHERE status IN ('pending', 'processing')"
+
+# --- claim, leases, what is due ----------------------------------------------------------------
+
+PROMOTE = """
+WITH due AS MATERIALIZED (                   -- MATERIALIZED: else a nested loop may take more than the limit
+  SELECT id AS due_id FROM task WHERE status = 'pending' AND due_ms > 0 AND due_ms <= $1
+  ORDER BY due_ms LIMIT $2 {skip_locked})
+UPDATE task SET due_ms = 0, place_ms = due_ms FROM due WHERE id = due_id RETURNING id"""
+"""Planned and backing-off tasks whose time has come join the queue, at the place of that time."""
+
+EXPIRE = f"""
+WITH late AS MATERIALIZED (
+  SELECT id AS late_id FROM task WHERE status = 'pending' AND expires_ms IS NOT NULL AND expires_ms <= $1
+  ORDER BY expires_ms LIMIT $2 {{skip_locked}})
+UPDATE task SET status = 'failed', failure = $3, ended_ms = $1, due_ms = 0, lease_ms = NULL, fence = fence + 1
+FROM late WHERE id = late_id RETURNING {TASK}"""
+
+SILENT = """
+SELECT id, crashes FROM task WHERE status = 'processing' AND lease_ms <= $1
+ORDER BY lease_ms LIMIT $2 {skip_locked}"""
+"""Tasks whose owner has let its lease run out."""
+
+TAKE_OVER = f"""
+UPDATE task SET status = $2, crashes = crashes + 1, fence = fence + 1, lease_ms = NULL, node = NULL, failure = $3,
+  ended_ms = $4, place_ms = created_ms, due_ms = 0
+WHERE id = $1 AND status = 'processing' RETURNING {TASK}"""
+
+TYPES = "SELECT DISTINCT type FROM tally"
+
+READY = """
+SELECT priority, place_ms, id, type FROM task
+WHERE status = 'pending' AND due_ms = 0 AND type = $1 AND priority <= $2
+ORDER BY priority, place_ms, id LIMIT $3 {skip_locked}"""
+"""The most urgent ready tasks of one type; a type at its rate limit is not asked for, so it holds up no other."""
+
+CLAIM = f"""
+UPDATE task SET status = 'processing', fence = fence + 1, lease_ms = $2, node = $3, attempts = attempts + 1,
+  started_ms = COALESCE(started_ms, $4)
+WHERE id = $1 AND status = 'pending' RETURNING {TASK}"""
+
+RENEW = """
+UPDATE task SET lease_ms = $3 WHERE id = $1 AND fence = $2 AND status = 'processing' RETURNING id"""
+
+NEXT_DUE = "SELECT due_ms FROM task WHERE status = 'pending' AND due_ms > 0 ORDER BY due_ms LIMIT 1"
+NEXT_EXPIRY = """
+SELECT expires_ms FROM task WHERE status = 'pending' AND expires_ms IS NOT NULL ORDER BY expires_ms LIMIT 1"""
+NEXT_LEASE = "SELECT lease_ms FROM task WHERE status = 'processing' ORDER BY lease_ms LIMIT 1"
+
+STARTED_SINCE = "SELECT type, SUM(n) FROM pace WHERE second > $1 GROUP BY type"
+ADD_PACE = """
+INSERT INTO pace (second, type, n) VALUES ($1, $2, $3)
+ON CONFLICT (second, type) DO UPDATE SET n = pace.n + excluded.n"""
+PURGE_PACE = "DELETE FROM pace WHERE second <= $1"
+
+# --- outcomes and ends --------------------------------------------------------------------------
+
+LOCK_TASK = f"SELECT {TASK} FROM task WHERE id = $1 {{for_update}}"
+
+ADD_OUTCOME = f"""
+INSERT INTO outcome (task_id, {OUTCOME}, again)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
+  CASE WHEN EXISTS (SELECT 1 FROM outcome WHERE task_id = $1 AND n = $2 AND word = 'sent') THEN 1 ELSE 0 END)
+ON CONFLICT (task_id, n, run, attempt) DO UPDATE
+  SET channel = excluded.channel, word = excluded.word, reason = excluded.reason, code = excluded.code,
+      detail = excluded.detail, reference = excluded.reference, at_ms = excluded.at_ms, took_ms = excluded.took_ms,
+      again = excluded.again
+  WHERE excluded.word = 'sent' AND outcome.word <> 'sent'
+RETURNING task_id, word, again"""
+"""Record one attempt. A `sent` is true whoever reports it, so it may replace another word and is never replaced."""
+
+SAVE_TASK = """
+UPDATE task SET status = $2, sent = $3, failed = $4, attempts = $5, run = $6, ended_ms = $7, place_ms = $8,
+  due_ms = $9, lease_ms = $10, fence = $11, crashes = $12, node = $13, failure = $14
+WHERE id = $1"""
+"""Write what can change of a task that this transaction has locked (LOCK_TASK)."""
+
+# --- removing ------------------------------------------------------------------------------------
+
+OLD_ENDED = """
+SELECT id FROM task WHERE ended_ms IS NOT NULL AND ended_ms <= $1 AND status = $2
+ORDER BY ended_ms LIMIT $3 {skip_locked}"""
+DROP_TASK = f"DELETE FROM task WHERE id = $1 AND ended_ms IS NOT NULL RETURNING {TASK}"
+ADD_TRASH = "INSERT INTO trash (task_id) VALUES ($1) ON CONFLICT DO NOTHING"
+TRASH = "SELECT task_id FROM trash LIMIT 1"
+EMPTY_OUTCOMES = """
+DELETE FROM outcome WHERE (task_id, n, run, attempt) IN (
+  SELECT task_id, n, run, attempt FROM outcome WHERE task_id = $1 LIMIT $2) RETURNING n"""
+EMPTY_CHUNKS = """
+DELETE FROM chunk WHERE (task_id, n) IN (SELECT task_id, n FROM chunk WHERE task_id = $1 LIMIT $2) RETURNING n"""
+DROP_TRASH = "DELETE FROM trash WHERE task_id = $1"
+PURGE_EVENTS = """
+DELETE FROM event WHERE seq IN (
+  SELECT seq FROM (SELECT seq, at_ms FROM event ORDER BY seq LIMIT $2) AS oldest WHERE at_ms <= $1) RETURNING seq"""
+"""The oldest events by `seq`, as far as they are old by the clock too: the log stays without gaps."""
+PURGE_MINUTES = "DELETE FROM minute WHERE minute < $1"
+PURGE_IDEMPOTENCY = """
+DELETE FROM idempotency WHERE (key_id, key) IN (
+  SELECT key_id, key FROM idempotency WHERE at_ms <= $1 ORDER BY at_ms LIMIT $2) RETURNING key"""
+
+# --- reading -------------------------------------------------------------------------------------
+
+GET_TASK = f"SELECT {TASK} FROM task WHERE id = $1"
+CHUNKS = "SELECT n, recipients FROM chunk WHERE task_id = $1 AND n >= $2 ORDER BY n LIMIT $3"
+CHUNK_OF = "SELECT n, recipients FROM chunk WHERE task_id = $1 AND n <= $2 ORDER BY n DESC LIMIT 1"
+OUTCOMES = f"""
+SELECT {OUTCOME} FROM outcome WHERE task_id = $1 AND n >= $2 AND n < $3 ORDER BY n, run, attempt"""
+
+PAGE = f"""
+SELECT {TASK} FROM (SELECT * FROM task WHERE {{range}} ORDER BY id DESC LIMIT {{scan}}) AS task
+WHERE {{filter}} ORDER BY id DESC LIMIT {{limit}}"""
+"""Newest first within a range of ids that an index serves; `filter` looks at no more than `scan` rows of it."""
+PAGE_END = "SELECT id FROM task WHERE {range} ORDER BY id DESC LIMIT 1 OFFSET {scan}"
+"""The last row that PAGE looked at, if the range goes on behind it."""
+
+EVENTS_AFTER = f"SELECT {EVENT} FROM event WHERE seq > $1 ORDER BY seq LIMIT $2"
+EVENTS_OF = f"SELECT {EVENT} FROM event WHERE task_id = $1 AND seq > $2 ORDER BY seq LIMIT $3"
+FIRST_SEQ = "SELECT seq FROM event ORDER BY seq LIMIT 1"
+LAST_SEQ = "SELECT n FROM counter WHERE name = 'seq'"
+
+TALLY = "SELECT type, priority, status, n FROM tally"
+TOTALS = "SELECT name, n FROM counter"
+MINUTES = "SELECT minute, what, n FROM minute WHERE minute > $1"
+OLDEST_READY = """
+SELECT place_ms FROM task WHERE status = 'pending' AND due_ms = 0 AND type = $1 AND priority = $2
+ORDER BY place_ms LIMIT 1"""
+
+GET_META = "SELECT value FROM meta WHERE key = $1"
+SET_META = "UPDATE meta SET value = $2 WHERE key = $1"
+
+# --- keys, sessions, audit -----------------------------------------------------------------------
+
+KEY = "id, name, role, hash, created_ms, used_ms, revoked_ms"
+KEYS = f"SELECT {KEY} FROM api_key ORDER BY created_ms, id"
+ADD_KEY = f"INSERT INTO api_key ({KEY}) VALUES ($1, $2, $3, $4, $5, $6, $7)"
+REVOKE_KEY = f"UPDATE api_key SET revoked_ms = COALESCE(revoked_ms, $2) WHERE id = $1 RETURNING {KEY}"
+TOUCH_KEY = "UPDATE api_key SET used_ms = $2 WHERE id = $1"
+SESSION = "id, key_id, created_ms, expires_ms"
+ADD_SESSION = f"INSERT INTO session ({SESSION}) VALUES ($1, $2, $3, $4)"
+GET_SESSION = f"SELECT {SESSION} FROM session WHERE id = $1"
+END_SESSION = "DELETE FROM session WHERE id = $1"
+PURGE_SESSIONS = "DELETE FROM session WHERE expires_ms <= $1"
+AUDIT = "at_ms, key_id, key_name, action, target, address, detail, id"
+ADD_AUDIT = """
+INSERT INTO audit (at_ms, key_id, key_name, action, target, address, detail) VALUES ($1, $2, $3, $4, $5, $6, $7)"""
+AUDIT_PAGE = f"SELECT {AUDIT} FROM audit WHERE id < $1 ORDER BY id DESC LIMIT $2"

@@ -1,0 +1,426 @@
+"""What can be done to tasks: each operation is a small value, applied with all others of its kind.
+
+Every write to a task that is in hand names its fence; one that names an old fence changes nothing, except that a
+late `sent` is still recorded, since it is true.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from server.model import (
+    ENDED,
+    MAX_CRASHES,
+    EventKind,
+    Failure,
+    NotificationTask,
+    Outcome,
+    Recipient,
+    Status,
+    Word,
+    may_move,
+)
+from server.store import sql
+from server.store.batch import Batch, reach_bucket
+from server.store.engine import Op, Row
+from server.store.rows import change_of, chunk_cell, failure_cell, outcome_row, row_of, task_of
+
+replace = msgspec.structs.replace
+CHUNK = 256
+"""Recipients in one chunk row."""
+SWEEP = 200
+"""Tasks that one sweep promotes, expires or takes over at the most."""
+
+
+class Full(msgspec.Struct, frozen=True):
+    """The queue holds as many unfinished tasks as it may (`queue.max_pending`)."""
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """This Idempotency-Key was used before; `answer` is what was answered then, `same` whether to the same body."""
+
+    answer: bytes
+    same: bool
+
+
+class Idempotency(msgspec.Struct, frozen=True):
+    """A sender's Idempotency-Key with the hash of its request and the answer to give again."""
+
+    key_id: str
+    key: str
+    hash: str
+    answer: bytes
+    not_since_ms: int  # a use before this no longer counts
+
+
+@dataclass(eq=False)
+class Enqueue(Op):
+    """Store a new task. Gives the task, Full, or Replayed."""
+
+    task: NotificationTask
+    recipients: list[Recipient]
+    max_open: int
+    idempotency: Idempotency | None = None
+
+    @classmethod
+    async def apply(cls, batch: Batch, ops: list[Enqueue]) -> list[Any]:
+        tx = batch.tx
+        open_tasks = int((await tx.all(sql.OPEN_TASKS))[0][0])
+        results: list[Any] = []
+        tasks: list[Row] = []
+        chunks: list[Row] = []
+        for op in ops:
+            task = op.task
+            idem = op.idempotency
+            full = open_tasks + len(tasks) >= op.max_open
+            if idem and (replayed := await cls._replayed(batch, idem, task, only_look=full)):
+                results.append(replayed)
+                continue
+            if full:
+                results.append(Full())
+                continue
+            tasks.append(row_of(task))
+            people = op.recipients
+            chunks += [(task.id, n, chunk_cell(people[n : n + CHUNK])) for n in range(0, len(people), CHUNK)]
+            batch.event(EventKind.ENQUEUED, task.created_ms, task)
+            batch.moved(task, None, task.status, task.created_ms)
+            results.append(task)
+        await tx.many(sql.ADD_TASK, tasks)
+        await tx.many(sql.ADD_CHUNK, chunks)
+        return results
+
+    @staticmethod
+    async def _replayed(batch: Batch, idem: Idempotency, task: NotificationTask, *, only_look: bool) -> Replayed | None:
+        """What was answered to this key before; None (and, unless `only_look`, the key is now this task's)."""
+        row = (idem.key_id, idem.key, idem.hash, task.id, idem.answer, task.created_ms, idem.not_since_ms)
+        if not only_look and await batch.tx.all(sql.CLAIM_IDEMPOTENCY, *row):
+            return None
+        rows = await batch.tx.all(sql.GET_IDEMPOTENCY, idem.key_id, idem.key, idem.not_since_ms)
+        return Replayed(answer=rows[0][1], same=rows[0][0] == idem.hash) if rows else None
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """What a claim took, and whether a rate limit held something back until `retry_ms` (epoch)."""
+
+    tasks: list[NotificationTask]
+    retry_ms: int | None = None
+
+
+@dataclass(eq=False)
+class Claim(Op):
+    """Take due tasks, most urgent first: up to `slots` of any priority and `express` more that are CRITIQUE.
+
+    They are `node`'s until `lease_ms` (epoch). `rates` are tasks started per minute, by type, "" for all together.
+    Gives Claimed; nothing is taken while the queue is paused.
+    """
+
+    now_ms: int
+    lease_ms: int
+    node: str
+    slots: int
+    express: int
+    rates: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    async def apply(cls, batch: Batch, ops: list[Claim]) -> list[Any]:
+        return [await op._take(batch) for op in ops]
+
+    async def _take(self, batch: Batch) -> Claimed:
+        tx = batch.tx
+        if (await tx.all(sql.GET_META, "paused"))[0][0] == "1":
+            return Claimed([])
+        allowed = await self._allowed(batch) if self.rates else {}
+        lowest = 3 if self.slots else 1
+        asked = [(name, lowest, self.slots + self.express) for (name,) in await tx.all(sql.TYPES)]
+        ready = sorted(await tx.many(sql.READY, asked))
+        slots, express = self.slots, self.express
+        picked: list[str] = []
+        held = False
+        for priority, _, task_id, kind in ready:
+            limits = [name for name in ("", kind) if name in allowed]
+            if any(allowed[name] <= 0 for name in limits):
+                held = True
+                continue
+            if slots:
+                slots -= 1
+            elif express and priority == 1:
+                express -= 1
+            else:
+                break
+            for name in limits:
+                allowed[name] -= 1
+            picked.append(task_id)
+        rows = await tx.many(sql.CLAIM, [(task_id, self.lease_ms, self.node, self.now_ms) for task_id in picked])
+        tasks = [task_of(row) for row in rows]
+        for task in tasks:
+            batch.event(EventKind.STARTED, self.now_ms, task)
+            batch.moved(task, Status.PENDING, Status.PROCESSING, self.now_ms)
+        if self.rates and tasks:
+            second = self.now_ms // 1000
+            started: defaultdict[str, int] = defaultdict(int)
+            for task in tasks:
+                started[task.type] += 1
+            await tx.many(sql.ADD_PACE, [(second, kind, n) for kind, n in sorted(started.items())])
+        return Claimed(tasks, (self.now_ms // 1000 + 1) * 1000 if held else None)
+
+    async def _allowed(self, batch: Batch) -> dict[str, int]:
+        """How many more tasks may start in the minute that ends now, by type and ("") in all."""
+        tx = batch.tx
+        await tx.all(sql.TAKE_SEQ, 0)  # its lock makes claims of several nodes count one after the other
+        minute_ago = self.now_ms // 1000 - 60
+        await tx.all(sql.PURGE_PACE, minute_ago)
+        started = {name: int(n) for name, n in await tx.all(sql.STARTED_SINCE, minute_ago)}
+        started[""] = sum(started.values())
+        return {name: rate - started.get(name, 0) for name, rate in self.rates.items()}
+
+
+@dataclass(eq=False)
+class Renew(Op):
+    """Hold on to tasks: (id, fence) pairs. Gives the ids that are still the caller's."""
+
+    held: list[tuple[str, int]]
+    lease_ms: int
+
+    @classmethod
+    async def apply(cls, batch: Batch, ops: list[Renew]) -> list[Any]:
+        return [
+            {row[0] for row in await batch.tx.many(sql.RENEW, [(*held, op.lease_ms) for held in op.held])} for op in ops
+        ]
+
+
+class Swept(msgspec.Struct, frozen=True):
+    """When something is next due, expires, or loses its lease (epoch ms; None: nothing is waiting for a time)."""
+
+    next_ms: int | None
+    moved: int
+
+
+@dataclass(eq=False)
+class Sweep(Op):
+    """Let time pass: due tasks join the queue, expired ones fail, those of silent owners are taken back. Gives Swept.
+
+    `all_silent`: at the start of the only node, whatever is in hand is nobody's, whatever its lease says.
+    """
+
+    now_ms: int
+    all_silent: bool = False
+
+    @classmethod
+    async def apply(cls, batch: Batch, ops: list[Sweep]) -> list[Any]:
+        return [await op._pass(batch) for op in ops]
+
+    async def _pass(self, batch: Batch) -> Swept:
+        tx, now = batch.tx, self.now_ms
+        due = await tx.all(sql.PROMOTE, now, SWEEP)
+        expired = failure_cell(Failure(kind="expired"))
+        late = [task_of(row) for row in await tx.all(sql.EXPIRE, now, SWEEP, expired)]
+        for task in late:
+            batch.event(EventKind.FAILED, now, task)
+            batch.moved(task, Status.PENDING, Status.FAILED, now)
+        silent = await tx.all(sql.SILENT, 2**62 if self.all_silent else now, SWEEP)
+        crashed = failure_cell(Failure(kind="crashed"))
+        back: list[Row] = []
+        for task_id, crashes in silent:
+            poison = crashes + 1 >= MAX_CRASHES
+            back.append((task_id, "failed" if poison else "pending", crashed if poison else None, now if poison else None))
+        for row in await tx.many(sql.TAKE_OVER, back):
+            task = task_of(row)
+            batch.event(EventKind.FAILED if task.status is Status.FAILED else EventKind.RETRY_SCHEDULED, now, task)
+            batch.moved(task, Status.PROCESSING, task.status, now)
+        following = [row[0] for query in (sql.NEXT_DUE, sql.NEXT_EXPIRY, sql.NEXT_LEASE) for row in await tx.all(query)]
+        return Swept(min(following, default=None), len(due) + len(late) + len(silent))
+
+
+class End(msgspec.Struct, frozen=True):
+    """The task is over: completed if everybody was reached, else failed for `failure`."""
+
+    failure: Failure
+
+
+class Again(msgspec.Struct, frozen=True):
+    """The task goes back to the queue, not before `due_ms` (epoch; 0: at once)."""
+
+    due_ms: int = 0
+    called: bool = True  # False: nobody was called in this round, which then does not count
+
+
+@dataclass(eq=False)
+class Settle(Op):
+    """Record outcomes of a task in hand and, with `final`, what becomes of it.
+
+    `failed` is how many recipients are refused or given up so far, None to leave the figure. Gives the task as it is
+    afterwards, or None where the fence was old and nothing but late `sent` was recorded.
+    """
+
+    task_id: str
+    fence: int
+    now_ms: int
+    outcomes: list[Outcome] = field(default_factory=list)
+    failed: int | None = None
+    final: End | Again | None = None
+    tell: bool = False  # make a task.progress event of it
+
+    @classmethod
+    async def apply(cls, batch: Batch, ops: list[Settle]) -> list[Any]:
+        tx = batch.tx
+        ids = sorted({op.task_id for op in ops})
+        tasks = {row[0]: task_of(row) for row in await tx.many(sql.LOCK_TASK, [(task_id,) for task_id in ids])}
+        rows: list[Row] = []
+        stale: set[int] = set()
+        for number, op in enumerate(ops):
+            task = tasks.get(op.task_id)
+            if task is None or task.fence != op.fence or task.status is not Status.PROCESSING:
+                stale.add(number)
+            for outcome in op.outcomes:
+                if task is not None and (number not in stale or outcome.word is Word.SENT):
+                    rows.append(outcome_row(op.task_id, outcome))
+                    if outcome.word is Word.SENT:
+                        at_ms = outcome.at_ms + outcome.took_ms
+                        since = max(task.created_ms, task.planned_ms or 0)
+                        batch.minute(at_ms, f"reach:{reach_bucket(at_ms - since)}")
+        for task_id, word, again in await tx.many(sql.ADD_OUTCOME, rows):
+            if word == "sent" and not again:
+                tasks[task_id] = replace(tasks[task_id], sent=tasks[task_id].sent + 1)
+        results: list[Any] = []
+        for number, op in enumerate(ops):
+            task = tasks.get(op.task_id)
+            if task is None or number in stale:
+                results.append(None)
+                if task is not None and op.outcomes and task.status in ENDED and task.sent:
+                    tasks[op.task_id] = task = replace(task, failed=task.total - task.skipped - task.sent)
+                    batch.event(EventKind.PROGRESS, op.now_ms, task)  # a late `sent` mended an ended task's figures
+                continue
+            before = task.status
+            tasks[op.task_id] = task = op._after(task)
+            if op.final or op.tell:
+                kinds = {Status.COMPLETED: EventKind.COMPLETED, Status.FAILED: EventKind.FAILED, Status.PENDING: EventKind.RETRY_SCHEDULED}
+                batch.event(kinds[task.status] if op.final else EventKind.PROGRESS, op.now_ms, task)
+            if before is not task.status:
+                batch.moved(task, before, task.status, op.now_ms)
+            results.append(task)
+        await tx.many(sql.SAVE_TASK, [change_of(task) for task in tasks.values()])
+        return results
+
+    def _after(self, task: NotificationTask) -> NotificationTask:
+        """`task` once this operation is done."""
+        failed = task.failed if self.failed is None else self.failed
+        crashes = 0 if self.outcomes else task.crashes
+        match self.final:
+            case None:
+                return replace(task, failed=failed, crashes=crashes)
+            case Again(due_ms=due_ms, called=called):
+                return replace(
+                    task, status=Status.PENDING, failed=failed, crashes=crashes, due_ms=due_ms, place_ms=self.now_ms,
+                    lease_ms=None, node=None, attempts=task.attempts if called else task.attempts - 1,
+                )  # fmt: skip
+            case End(failure=failure):
+                left = task.total - task.skipped - task.sent
+                done = Status.FAILED if left else Status.COMPLETED
+                return replace(
+                    task, status=done, failed=left, crashes=crashes, ended_ms=self.now_ms, due_ms=0, lease_ms=None,
+                    failure=failure if left else None,
+                )  # fmt: skip
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """The task is in a state that does not allow it, or unknown (`task` None)."""
+
+    task: NotificationTask | None
+
+
+@dataclass(eq=False)
+class Cancel(Op):
+    """Stop a task that has not ended. Gives the task, or Refusal."""
+
+    task_id: str
+    now_ms: int
+
+    @classmethod
+    async def apply(cls, batch: Batch, ops: list[Cancel]) -> list[Any]:
+        return [await op._move(batch) for op in ops]
+
+    async def _move(self, batch: Batch) -> Any:
+        task = await _locked(batch, self.task_id)
+        if task is None or not may_move(task.status, Status.CANCELLED):
+            return Refusal(task)
+        after = replace(task, status=Status.CANCELLED, ended_ms=self.now_ms, due_ms=0, lease_ms=None, fence=task.fence + 1)
+        return await _changed(batch, task, after, EventKind.CANCELLED, self.now_ms)
+
+
+@dataclass(eq=False)
+class Retry(Op):
+    """Send an ended task again, to those not reached, as a new run. Gives the task, or Refusal."""
+
+    task_id: str
+    now_ms: int
+
+    @classmethod
+    async def apply(cls, batch: Batch, ops: list[Retry]) -> list[Any]:
+        return [await op._move(batch) for op in ops]
+
+    async def _move(self, batch: Batch) -> Any:
+        task = await _locked(batch, self.task_id)
+        if task is None or task.status not in ENDED or not may_move(task.status, Status.PENDING):
+            return Refusal(task)
+        late = task.expires_ms is not None and task.expires_ms <= self.now_ms
+        after = replace(
+            task, status=Status.PENDING, run=task.run + 1, attempts=0, failed=0, crashes=0, failure=None, ended_ms=None,
+            place_ms=self.now_ms, due_ms=0, fence=task.fence + 1, node=None,
+        )  # fmt: skip
+        if late:
+            return Refusal(task)
+        return await _changed(batch, task, after, EventKind.RETRY_SCHEDULED, self.now_ms)
+
+
+async def _locked(batch: Batch, task_id: str) -> NotificationTask | None:
+    rows = await batch.tx.all(sql.LOCK_TASK, task_id)
+    return task_of(rows[0]) if rows else None
+
+
+async def _changed(
+    batch: Batch, before: NotificationTask, after: NotificationTask, kind: EventKind, now_ms: int
+) -> NotificationTask:
+    await batch.tx.many(sql.SAVE_TASK, [change_of(after)])
+    batch.event(kind, now_ms, after)
+    batch.moved(after, before.status, after.status, now_ms)
+    return after
+
+
+@dataclass(eq=False)
+class Pause(Op):
+    """Have workers stop (or go on) taking tasks. Gives whether that changed anything."""
+
+    paused: bool
+    now_ms: int
+    by: str
+
+    @classmethod
+    async def apply(cls, batch: Batch, ops: list[Pause]) -> list[Any]:
+        results: list[Any] = []
+        for op in ops:
+            word = "1" if op.paused else "0"
+            changed = (await batch.tx.all(sql.GET_META, "paused"))[0][0] != word
+            if changed:
+                await batch.tx.all(sql.SET_META, "paused", word)
+                batch.notice(EventKind.PAUSED if op.paused else EventKind.RESUMED, op.now_ms, by=op.by)
+            results.append(changed)
+        return results
+
+
+@dataclass(eq=False)
+class Notice(Op):
+    """Write an event that is of no one task (`alert.*`)."""
+
+    kind: EventKind
+    now_ms: int
+    words: dict[str, Any]
+
+    @classmethod
+    async def apply(cls, batch: Batch, ops: list[Notice]) -> list[Any]:
+        for op in ops:
+            batch.notice(op.kind, op.now_ms, **op.words)
+        return [None] * len(ops)

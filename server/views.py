@@ -1,0 +1,50 @@
+"""A task as clients are shown it: what REST answers, events carry and webhooks post, made in one place."""
+
+from __future__ import annotations
+
+from server.i18n import failure_text
+from server.model import ENDED, NotificationTask, Progress, Result, Status, TaskDetail, TaskView, iso, iso_or_none
+
+
+def _shown(task: NotificationTask, lang: str) -> dict[str, object]:
+    reached = task.sent
+    result = None
+    if task.status in ENDED:
+        result = Result(
+            success=task.status is Status.COMPLETED,
+            type=task.type,
+            utilisateurs_notifies=reached,
+            utilisateurs_total=task.total,
+            non_joints=task.total - task.skipped - reached,
+            ignores=task.skipped,
+            doublons=task.doublons,
+        )
+    return {
+        "id": task.id,
+        "type": task.type,
+        "status": task.status,
+        "priority": task.priority.name,
+        "titre": task.titre,
+        "attempts": task.attempts,
+        "run": task.run,
+        "progress": Progress(sent=reached, failed=task.failed, skipped=task.skipped, total=task.total),
+        "created_at_iso": iso(task.created_ms),
+        "started_at_iso": iso_or_none(task.started_ms),
+        "completed_at_iso": iso_or_none(task.ended_ms),
+        "next_attempt_at_iso": iso_or_none(task.due_ms),
+        "planifiee_a": iso_or_none(task.planned_ms),
+        "expire_a": iso_or_none(task.expires_ms),
+        "node": task.node,
+        "error": failure_text(task.failure, lang) if task.failure else None,
+        "result": result,
+    }
+
+
+def task_view(task: NotificationTask, lang: str = "fr") -> TaskView:
+    """`task` as lists and events show it, its `error` in `lang`."""
+    return TaskView(**_shown(task, lang))  # type: ignore[arg-type]
+
+
+def task_detail(task: NotificationTask, lang: str = "fr") -> TaskDetail:
+    """`task` as its own page, `GET /api/queue/tasks/{id}` and the completion webhook show it."""
+    return TaskDetail(**_shown(task, lang), message=task.message, webhook_url=task.webhook_url)  # type: ignore[arg-type]
