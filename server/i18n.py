@@ -47,7 +47,7 @@ def number(n: float, lang: str = "fr") -> str:
     return written if lang == "en" else written.replace(",", "\u202f").replace(".", ",")
 
 
-def text(key: str, lang: str = "fr", /, **values: object) -> str:
+def text(key: str, lang: str = "fr", **values: object) -> str:
     """The catalogue's text for `key`, with `values` filled in; `n` also picks singular or plural.
 
     Raises KeyError for a key that the catalogue does not have: a defect, never a reader's problem.
@@ -59,7 +59,7 @@ def text(key: str, lang: str = "fr", /, **values: object) -> str:
         entry = entry[many]
     if not values:
         return entry
-    shown = {name: number(v, lang) if type(v) in (int, float) else v for name, v in values.items()}  # type: ignore[arg-type]
+    shown = {name: number(v, lang) if isinstance(v, int | float) else v for name, v in values.items()}
     return entry.format_map(shown)
 
 
@@ -94,7 +94,7 @@ def preferred(accept: str) -> str:
 def lang(request: web.BaseRequest) -> str:
     """The reader's language: the page's switch (cookie `lang`) before `Accept-Language`; `fr` by default."""
     if "Cookie" in request.headers and (chosen := request.cookies.get("lang")) in LANGS:
-        return chosen  # type: ignore[return-value]
+        return chosen
     return preferred(request.headers.get("Accept-Language", ""))
 
 
@@ -105,8 +105,10 @@ def failure_text(failure: Failure, lang: str = "fr") -> str:
     head = text("failure.unreached", lang, n=failure.unreached, total=failure.total)
     if not failure.reasons:
         return head
-    return head + text("failure.colon", lang) + ", ".join(
-        reason_text(word, lang, n=n) + (f" ({code})" if code else "") for word, code, n in failure.reasons
+    return (
+        head
+        + text("failure.colon", lang)
+        + ", ".join(reason_text(word, lang, n=n) + (f" ({code})" if code else "") for word, code, n in failure.reasons)
     )
 
 

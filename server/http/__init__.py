@@ -1,0 +1,1 @@
+"""What all handlers share: routes, decoding, keys and sessions, limits, problems."""

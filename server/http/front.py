@@ -1,0 +1,203 @@
+"""The front of the server: what stands before every route, and the one place where problems become answers.
+
+`setup` gives the application its request ids, security headers and problem answers; `keyring_context` its keys.
+Routes (`routes.py`) are built on the Front.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import count
+from typing import Any
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from multidict import istr
+
+from server.clock import Clock
+from server.http.auth import KEY, KeyRing
+from server.http.caller import Callers
+from server.http.decode import MIB, BodyReader
+from server.http.limits import Limiter
+from server.http.problems import ProblemBody, answer, as_problem, body_of
+from server.i18n import lang
+from server.model import AuditEntry
+from server.settings import Settings
+from server.store import Store
+
+log = logging.getLogger("tocsin.http")
+
+REQUEST_ID = web.RequestKey("request_id", str)
+STARTED = web.RequestKey("started", bool)  # the head of the answer is out
+
+CSP = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "font-src 'self'",
+        "connect-src 'self'",
+        "manifest-src 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+        "form-action 'self'",
+    )
+)
+SECURITY = [
+    (istr("Content-Security-Policy"), CSP),
+    (istr("X-Content-Type-Options"), "nosniff"),
+    (istr("Referrer-Policy"), "no-referrer"),
+    (istr("Cross-Origin-Opener-Policy"), "same-origin"),
+    (istr("Cross-Origin-Resource-Policy"), "same-origin"),
+    (istr("Cache-Control"), "no-store"),  # static files say otherwise themselves
+]
+HSTS = "max-age=31536000"
+_REQUEST_ID = istr("X-Request-ID")
+_SERVER = istr("Server")
+_valid_id = re.compile(r"[A-Za-z0-9._-]{1,128}\Z").match
+
+PageProblem = Callable[[web.Request, ProblemBody], Awaitable[web.StreamResponse]]
+Observer = Callable[[web.Request, str, int, float], None]
+
+
+class Front:
+    """What all routes share."""
+
+    def __init__(self, settings: Settings, clock: Clock, store: Store) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.store = store
+        self.callers = Callers(settings.server.trusted_proxies, tls=bool(settings.server.tls_cert))
+        self.keyring = KeyRing(store, clock, self.callers, settings.auth.admin_key)
+        self.reader = BodyReader(settings.limits.body_mib * MIB)
+        per_minute = settings.limits.requests_per_minute
+        self.limiter = Limiter(clock, per_minute) if per_minute else None
+        self.problem_page: PageProblem | None = None
+        """Draws a problem for a browser that asked for a page; set by whoever has the templates."""
+        self.observers: list[Observer] = []
+        """Told of every answer: request, route (`/api/queue/tasks/{id}`), status, seconds."""
+        self._boot = secrets.token_hex(4)
+        self._count = count(1)
+
+    def request_id(self, request: web.BaseRequest) -> str:
+        """The id the client gave, if it is fit to be logged, else a new one."""
+        given = request.headers.get(_REQUEST_ID)
+        if given is not None and _valid_id(given):
+            return given
+        return f"{self._boot}-{next(self._count):x}"
+
+    async def audit(
+        self, request: web.Request, action: str, target: str = "", detail: dict[str, Any] | None = None
+    ) -> None:
+        """Write down that the caller of `request` did `action`."""
+        key = request[KEY]
+        await self.store.add_audit(
+            AuditEntry(
+                at_ms=self.clock.now_ms(),
+                key_id=key.id,
+                key_name=key.name,
+                action=action,
+                target=target,
+                address=self.callers.address(request),
+                detail=detail or {},
+            )
+        )
+
+
+FRONT = web.AppKey("front", Front)
+
+
+async def audit(request: web.Request, action: str, target: str = "", detail: dict[str, Any] | None = None) -> None:
+    """Write down that the caller of `request` did `action` to `target`."""
+    await request.app[FRONT].audit(request, action, target, detail)
+
+
+def request_id(request: web.BaseRequest) -> str:
+    """The request's id, as the answer and the log carry it."""
+    return str(request.get(REQUEST_ID, "-"))
+
+
+def setup(app: web.Application, settings: Settings, clock: Clock, store: Store) -> Front:
+    """Put the front before `app`. The store may be opened later; `keyring_context` must follow it."""
+    front = app[FRONT] = Front(settings, clock, store)
+    app.middlewares.append(_gate(front))
+    app.on_response_prepare.append(_headers(front))
+    return front
+
+
+async def keyring_context(app: web.Application) -> AsyncIterator[None]:
+    """Keys are known from here on; to stand behind the store's context."""
+    keyring = app[FRONT].keyring
+    await keyring.open()
+    yield
+    await keyring.close()
+
+
+def _gate(front: Front) -> Middleware:
+    @web.middleware
+    async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
+        request[REQUEST_ID] = front.request_id(request)
+        begun = time.perf_counter() if front.observers else 0.0
+        try:
+            response = await handler(request)
+        except Exception as error:  # every failure has its answer; as_problem logs the bugs
+            if request.get(STARTED):  # nothing can be said any more: the connection ends
+                raise
+            if isinstance(error, web.HTTPException) and error.status < 400:
+                raise
+            response = await _answer(front, request, error)
+        if front.observers:
+            took_s = time.perf_counter() - begun
+            resource = request.match_info.route.resource
+            for told in front.observers:
+                told(request, resource.canonical if resource else "unknown", response.status, took_s)
+        return response
+
+    return gate
+
+
+async def _answer(front: Front, request: web.Request, error: Exception) -> web.StreamResponse:
+    rid = request[REQUEST_ID]
+    problem = as_problem(error, f"{request.method} {request.rel_url.raw_path[:200]} [{rid}]")
+    language = lang(request)
+    if front.problem_page and _wants_page(request):
+        try:
+            page = await front.problem_page(request, body_of(problem, language, rid))
+        except Exception as bug:  # noqa: BLE001 - the plain answer still tells
+            as_problem(bug, f"problem page [{rid}]")
+        else:
+            page.headers.update(problem.headers)
+            return page
+    return answer(problem, language, rid)
+
+
+def _wants_page(request: web.Request) -> bool:
+    return (
+        request.method in ("GET", "HEAD")
+        and "text/html" in request.headers.get("Accept", "")
+        and not request.path.startswith(("/api/", "/admin/api/", "/ws/"))
+    )
+
+
+def _headers(front: Front) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    async def prepare(request: web.Request, response: web.StreamResponse) -> None:
+        request[STARTED] = True
+        headers = response.headers
+        headers[_SERVER] = "tocsin"
+        headers[_REQUEST_ID] = request.get(REQUEST_ID) or front.request_id(request)
+        for name, value in SECURITY:
+            headers.setdefault(name, value)
+        if front.callers.may_be_secure and front.callers.secure(request):
+            headers["Strict-Transport-Security"] = HSTS
+        if front.limiter and (key := request.get(KEY)):
+            headers.update(front.limiter.headers(key.id))
+
+    return prepare
+
+
+__all__ = ["FRONT", "REQUEST_ID", "Front", "audit", "keyring_context", "request_id", "setup"]
