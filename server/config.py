@@ -27,8 +27,10 @@ from server.settings import (
     CHANNELS,
     DEFAULT_FILE,
     TYPES,
+    Channel,
     Label,
     Metrics,
+    NotificationType,
     Sections,
     Settings,
     is_group,
@@ -37,7 +39,7 @@ from server.settings import (
     table_of,
 )
 
-__all__ = ["ConfigError", "Settings", "load"]
+__all__ = ["Channel", "ConfigError", "Label", "NotificationType", "Settings", "load"]
 
 PREFIX = "TOCSIN_"
 HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")  # one label of it
