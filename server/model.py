@@ -192,6 +192,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     n: int  # the recipient's ordinal in its task, from 0
     run: int
+    round: int = 1  # the task's round (`attempts`) in which it was made
     attempt: int  # per recipient and run, from 1
     channel: str
     word: Word

@@ -10,7 +10,7 @@ TASK = (
     " webhook_url, key_id"
 )
 EVENT = "seq, at_ms, kind, task_id, type, status, priority, body"
-OUTCOME = "n, run, attempt, channel, word, reason, code, detail, reference, at_ms, took_ms"
+OUTCOME = "n, run, attempt, round, channel, word, reason, code, detail, reference, at_ms, took_ms"
 
 # --- the tail of every transaction: numbers, counters, events ---------------------------------
 
@@ -94,7 +94,6 @@ UPDATE task SET lease_ms = $3 WHERE id = $1 AND fence = $2 AND status = 'process
 NEXT_DUE = "SELECT due_ms FROM task WHERE status = 'pending' AND due_ms > 0 ORDER BY due_ms LIMIT 1"
 NEXT_EXPIRY = """
 SELECT expires_ms FROM task WHERE status = 'pending' AND expires_ms IS NOT NULL ORDER BY expires_ms LIMIT 1"""
-NEXT_LEASE = "SELECT lease_ms FROM task WHERE status = 'processing' ORDER BY lease_ms LIMIT 1"
 
 STARTED_SINCE = "SELECT type, SUM(n) FROM pace WHERE second > $1 GROUP BY type"
 ADD_PACE = """
@@ -108,10 +107,10 @@ LOCK_TASK = f"SELECT {TASK} FROM task WHERE id = $1 {{for_update}}"
 
 ADD_OUTCOME = f"""
 INSERT INTO outcome (task_id, {OUTCOME}, again)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
   CASE WHEN EXISTS (SELECT 1 FROM outcome WHERE task_id = $1 AND n = $2 AND word = 'sent') THEN 1 ELSE 0 END)
 ON CONFLICT (task_id, n, run, attempt) DO UPDATE
-  SET channel = excluded.channel, word = excluded.word, reason = excluded.reason, code = excluded.code,
+  SET round = excluded.round, channel = excluded.channel, word = excluded.word, reason = excluded.reason, code = excluded.code,
       detail = excluded.detail, reference = excluded.reference, at_ms = excluded.at_ms, took_ms = excluded.took_ms,
       again = excluded.again
   WHERE excluded.word = 'sent' AND outcome.word <> 'sent'

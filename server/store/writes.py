@@ -19,7 +19,6 @@ from server.model import (
     Failure,
     NotificationTask,
     Outcome,
-    Recipient,
     Status,
     Word,
     may_move,
@@ -27,7 +26,7 @@ from server.model import (
 from server.store import sql
 from server.store.batch import Batch, reach_bucket
 from server.store.engine import Op, Row
-from server.store.rows import change_of, chunk_cell, failure_cell, outcome_row, row_of, task_of
+from server.store.rows import change_of, failure_cell, outcome_row, row_of, task_of
 
 replace = msgspec.structs.replace
 CHUNK = 256
@@ -62,7 +61,7 @@ class Enqueue(Op):
     """Store a new task. Gives the task, Full, or Replayed."""
 
     task: NotificationTask
-    recipients: list[Recipient]
+    chunks: list[tuple[int, bytes]]  # (first ordinal, recipients) as `rows.chunk_cell` makes them
     max_open: int
     idempotency: Idempotency | None = None
 
@@ -84,8 +83,7 @@ class Enqueue(Op):
                 results.append(Full())
                 continue
             tasks.append(row_of(task))
-            people = op.recipients
-            chunks += [(task.id, n, chunk_cell(people[n : n + CHUNK])) for n in range(0, len(people), CHUNK)]
+            chunks += [(task.id, n, cell) for n, cell in op.chunks]
             batch.event(EventKind.ENQUEUED, task.created_ms, task)
             batch.moved(task, None, task.status, task.created_ms)
             results.append(task)
@@ -193,7 +191,7 @@ class Renew(Op):
 
 
 class Swept(msgspec.Struct, frozen=True):
-    """When something is next due, expires, or loses its lease (epoch ms; None: nothing is waiting for a time)."""
+    """When something is next due or expires (epoch ms; None: nothing waits for a time), and how many tasks moved."""
 
     next_ms: int | None
     moved: int
@@ -203,10 +201,12 @@ class Swept(msgspec.Struct, frozen=True):
 class Sweep(Op):
     """Let time pass: due tasks join the queue, expired ones fail, those of silent owners are taken back. Gives Swept.
 
-    `all_silent`: at the start of the only node, whatever is in hand is nobody's, whatever its lease says.
+    `held` are the caller's own tasks, never taken back here. `all_silent`: at the start of the only node, whatever
+    is in hand is nobody's, whatever its lease says.
     """
 
     now_ms: int
+    held: frozenset[str] = frozenset()
     all_silent: bool = False
 
     @classmethod
@@ -225,14 +225,16 @@ class Sweep(Op):
         crashed = failure_cell(Failure(kind="crashed"))
         back: list[Row] = []
         for task_id, crashes in silent:
+            if task_id in self.held:
+                continue
             poison = crashes + 1 >= MAX_CRASHES
             back.append((task_id, "failed" if poison else "pending", crashed if poison else None, now if poison else None))
         for row in await tx.many(sql.TAKE_OVER, back):
             task = task_of(row)
             batch.event(EventKind.FAILED if task.status is Status.FAILED else EventKind.RETRY_SCHEDULED, now, task)
             batch.moved(task, Status.PROCESSING, task.status, now)
-        following = [row[0] for query in (sql.NEXT_DUE, sql.NEXT_EXPIRY, sql.NEXT_LEASE) for row in await tx.all(query)]
-        return Swept(min(following, default=None), len(due) + len(late) + len(silent))
+        following = [row[0] for query in (sql.NEXT_DUE, sql.NEXT_EXPIRY) for row in await tx.all(query)]
+        return Swept(min(following, default=None), len(due) + len(late) + len(back))
 
 
 class End(msgspec.Struct, frozen=True):
@@ -322,7 +324,7 @@ class Settle(Op):
                 done = Status.FAILED if left else Status.COMPLETED
                 return replace(
                     task, status=done, failed=left, crashes=crashes, ended_ms=self.now_ms, due_ms=0, lease_ms=None,
-                    failure=failure if left else None,
+                    failure=replace(failure, unreached=left) if left else None,
                 )  # fmt: skip
 
 

@@ -60,6 +60,7 @@ CREATE TABLE outcome (
   n         BIGINT NOT NULL,
   run       INTEGER NOT NULL,
   attempt   INTEGER NOT NULL,
+  round     INTEGER NOT NULL,
   channel   TEXT NOT NULL,
   word      TEXT NOT NULL,
   reason    TEXT NOT NULL,

@@ -1,0 +1,115 @@
+"""The ways out: one Channel per [channels.NAME], with its notifier, gate and breaker.
+
+A channel takes a message and gives what came of it; which channel a recipient is reached by is decided here too
+(`Channels.route`). It knows nothing of tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from notifiers import Message, Notifier, Outcome, RetryLater, open_notifier
+from server.clock import Clock
+from server.config import Channel as ChannelSettings
+from server.config import ConfigError, Settings
+from server.gate import Breaker, Gate
+from server.model import Recipient, chain
+
+log = logging.getLogger("tocsin.channels")
+
+
+class NotCalled(Struct, frozen=True):
+    """Nobody was called: the service is held to be down for `after_s` more seconds, or the caller changed its mind."""
+
+    after_s: float
+
+
+class Channel:
+    """One way out, shared by every task of this node."""
+
+    def __init__(self, name: str, settings: ChannelSettings, notifier: Notifier, clock: Clock):
+        self.name = name
+        self.settings = settings
+        self.notifier = notifier
+        self.gate = Gate(settings.concurrency, settings.rate_per_second, clock)
+        self.breaker = Breaker(clock)
+        self.on_breaker: list[Callable[[Channel], None]] = []
+        self.on_outcome: list[Callable[[Channel, Outcome, float], None]] = []
+        self._clock = clock
+
+    async def deliver(self, message: Message, priority: int, still: Callable[[], bool]) -> Outcome | NotCalled:
+        """Call the service, once it is this message's turn; not if it is down, nor if `still()` has become false."""
+        gate = self.gate
+        if not gate.try_enter(priority):
+            await gate.enter(priority)
+        try:
+            if not still():
+                return NotCalled(0)
+            if not self.breaker.admits():
+                return NotCalled(self.breaker.wait_s)
+            begun = self._clock.monotonic()
+            try:
+                outcome = await self.notifier.deliver(message)
+            except asyncio.CancelledError:
+                self.breaker.forget()
+                raise
+            except Exception:  # a notifier answers with a value: this is a bug of its, and must not stop the others
+                log.exception("channel %s: its notifier failed", self.name)
+                outcome = RetryLater("internal")
+            if self.breaker.told(not (isinstance(outcome, RetryLater) and outcome.transport)):
+                for told in self.on_breaker:
+                    told(self)
+            for seen in self.on_outcome:
+                seen(self, outcome, self._clock.monotonic() - begun)
+            return outcome
+        finally:
+            gate.leave()
+
+
+class Channels(dict[str, Channel]):
+    """All channels by name."""
+
+    def __init__(self, settings: Settings, clock: Clock):
+        """Raises ConfigError for a URL that no notifier understands."""
+        super().__init__()
+        self._types = settings.types
+        self._fallbacks = {name: channel.fallback for name, channel in settings.channels.items()}
+        for name, channel in settings.channels.items():
+            try:
+                notifier = open_notifier(
+                    name, channel.url, body=channel.body, timeout_s=channel.timeout_s, concurrency=channel.concurrency,
+                    base_dir=settings.base_dir,
+                )  # fmt: skip
+            except ValueError as error:
+                raise ConfigError(f"{settings.file}: channels.{name}.url: {error}") from None
+            self[name] = Channel(name, channel, notifier, clock)
+
+    def route(self, type_name: str, recipient: Recipient) -> list[str]:
+        """The channels to try for `recipient`, in order; empty if none can reach them.
+
+        The preferred channel first, then its fallbacks. Where the type names its channels, only those count, and if
+        the preferred one is not among them, the type's own stand in for it, in their order.
+        """
+        kind = self._types.get(type_name)
+        only = kind.channels if kind else []
+        preferred = recipient.preferences.canal_prefere
+        if only and preferred not in only:
+            names = [name for first in only for name in chain(first, self._fallbacks)]
+        else:
+            names = chain(preferred, self._fallbacks)
+        usable: list[str] = []
+        for name in names:
+            channel = self.get(name)
+            if channel and name not in usable and (not only or name in only) and recipient.has(channel.notifier.needs):
+                usable.append(name)
+        return usable
+
+    async def close(self) -> None:
+        """Hang up everywhere."""
+        for channel in self.values():
+            await channel.gate.close()
+            await channel.notifier.aclose()

@@ -1,0 +1,327 @@
+"""One task in hand: its recipients minus the outcomes recorded so far, each through a channel.
+
+A round goes once over everybody who is still to be reached. Outcomes are recorded as they come: at no moment are
+more calls on the wire or unrecorded than `delivery.concurrency`, so a crash can repeat no more than that. What
+becomes of the task after a round is a pure decision (`verdict`). Recipients are read a chunk at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from notifiers import Message, Outcome, Refused, RetryLater, Sent
+from server.channels import Channel, Channels, NotCalled
+from server.clock import Clock
+from server.config import Settings
+from server.model import Failure, NotificationTask, Recipient, Standing, Wait, Word, stand, wait_s
+from server.model import Outcome as Record
+from server.store import Store, StoreUnavailable
+from server.store.writes import Again, End, Settle
+
+log = logging.getLogger("tocsin.dispatch")
+
+TELL_MS = 250
+"""task.progress at most this often per task."""
+RETRY_AFTER_MOST_S = 3600.0
+"""A service may ask for patience, but not for ever."""
+
+
+class Round(Struct):
+    """What one round came to."""
+
+    complete: bool = False  # it went over everybody
+    waiting: int = 0  # recipients to be tried again
+    called: bool = False
+    retry_after_s: float = 0.0  # the longest that a service asked for
+    held_s: float | None = None  # a breaker is open for so long
+
+
+def verdict(
+    outcome: Round, task: NotificationTask, failure: Failure, now_ms: int, policy: Wait, spread: float
+) -> End | Again:
+    """What becomes of `task` after a round. `spread` in 0..1 is the jitter's draw."""
+    if outcome.complete and not outcome.waiting:
+        return End(failure)
+    if task.expires_ms is not None and now_ms >= task.expires_ms:
+        return End(Failure(kind="expired", unreached=failure.unreached, total=failure.total))
+    if not outcome.complete:
+        return Again(called=False)
+    if not outcome.called and outcome.held_s is not None:
+        return Again(due_ms=now_ms + int(max(outcome.held_s, 0.1) * 1000), called=False)
+    pause = min(outcome.retry_after_s, RETRY_AFTER_MOST_S) or wait_s(task.attempts, policy, spread)
+    return Again(due_ms=now_ms + max(int(pause * 1000), 1))
+
+
+class _Job(Struct):
+    n: int
+    recipient: Recipient
+    channel: str
+    attempt: int
+
+
+class Dispatch:
+    """The working of one claimed task, from its claim to its settling."""
+
+    def __init__(
+        self, task: NotificationTask, store: Store, channels: Channels, settings: Settings, clock: Clock,
+        draw: Callable[[], float], on_settling: Callable[[], None] = lambda: None,
+    ):  # fmt: skip
+        """`draw` gives the jitter, 0..1; `on_settling` is called when the last outcome has come back."""
+        self.task = task
+        self.since_ms = clock.now_ms()
+        self.stopped = ""  # why: "lost" (its lease), "cancelled", "drain", "turn" (others wait)
+        self.lease_until = clock.monotonic() + settings.queue.lease_s
+        self._store = store
+        self._channels = channels
+        self._settings = settings
+        self._clock = clock
+        self._draw = draw
+        self._on_settling = on_settling
+        self.settling = False  # all calls are done, only the last write is under way
+        self._jobs: deque[_Job] = deque()
+        self._next_n = 0
+        self._read_all = False
+        self._reading: asyncio.Lock = asyncio.Lock()
+        self._on_wire = 0
+        self._unrecorded: list[Record] = []
+        self._recording: asyncio.Task[None] | None = None
+        self._extra: set[asyncio.Task[None]] = set()
+        self._round = Round()
+        self._reasons: Counter[tuple[str, str]] = Counter()
+        self._failed = 0
+        self._told_ms = 0
+        self._labels: dict[str, str] = {}
+
+    def stop(self, why: str) -> None:
+        """Begin no further call; `run` returns once those on the wire have come back."""
+        if not self.stopped:
+            self.stopped = why
+
+    def may_call(self) -> bool:
+        """Is the task still this node's to work on?"""
+        if not self.stopped and self._clock.monotonic() >= self.lease_until:
+            self.stopped = "lost"
+        if not self.stopped and self.task.expires_ms is not None and self._clock.now_ms() >= self.task.expires_ms:
+            self.stopped = "expired"
+        return not self.stopped
+
+    async def run(self) -> NotificationTask | None:
+        """Work through one round and settle it; the task as it is then, None if it was lost or cancelled meanwhile.
+
+        Raises StoreUnavailable if the recipients cannot be read; the task is then taken up again once its lease ends.
+        """
+        try:
+            await self._send()
+            while self._extra:
+                await asyncio.gather(*self._extra)
+            if self._recording:
+                await self._recording
+        except BaseException:
+            self.stop("failed")
+            await asyncio.gather(*self._extra, return_exceptions=True)
+            if self._recording:
+                await asyncio.gather(self._recording, return_exceptions=True)
+            raise
+        self._round.complete = self._read_all and not self._jobs and not self.stopped
+        now_ms = self._clock.now_ms()
+        policy = Wait(self._settings.queue.backoff_s, self._settings.queue.backoff_max_s)
+        final = None
+        if self.stopped not in ("lost", "cancelled"):
+            final = verdict(self._round, self.task, self._failure(), now_ms, policy, self._draw())
+        records, self._unrecorded = self._unrecorded, []
+        if final is None and not records:
+            return None
+        settle = Settle(
+            self.task.id, self.task.fence, now_ms, records, self._failed if self._round.complete else None, final
+        )
+        self.settling = True
+        self._on_settling()
+        return await self._insist(settle)
+
+    def _failure(self) -> Failure:
+        reasons = [(reason, code, n) for (reason, code), n in self._reasons.most_common(5)]
+        return Failure(kind="unreached", unreached=self._failed, total=self.task.total - self.task.skipped, reasons=reasons)
+
+    # --- calling -----------------------------------------------------------------------------------
+
+    async def _send(self) -> None:
+        """Take job after job until none is left."""
+        most = self._settings.delivery.concurrency
+        loop = asyncio.get_running_loop()
+        while True:
+            while self._on_wire + len(self._unrecorded) >= most:
+                await self._record()
+            if not self._jobs and not await self._refill():
+                return
+            if not self.may_call():
+                return
+            if not self._jobs:
+                continue
+            job = self._jobs.popleft()
+            if self._jobs and len(self._extra) + 1 < most:
+                loop.call_soon(self._help)
+            self._on_wire += 1
+            try:
+                record = await self._call(job)
+            finally:
+                self._on_wire -= 1
+            if record:
+                self._unrecorded.append(record)
+                if len(self._unrecorded) == 1:
+                    loop.call_soon(self._record_soon)
+
+    def _help(self) -> None:
+        """One more sender, if the others are busy and there is work for it."""
+        if self._jobs and self._on_wire and not self.stopped and len(self._extra) + 1 < self._settings.delivery.concurrency:
+            sender = asyncio.create_task(self._send(), name=f"send-{self.task.id}")
+            self._extra.add(sender)
+            sender.add_done_callback(self._helped)
+
+    def _helped(self, sender: asyncio.Task[None]) -> None:
+        if sender.cancelled() or sender.exception():
+            self.stop("failed")  # `run` raises it when it gathers
+        else:
+            self._extra.discard(sender)
+
+    async def _call(self, job: _Job) -> Record | None:
+        at_ms = self._clock.now_ms()
+        begun = self._clock.monotonic()
+        task = self.task
+        channel = self._channels.get(job.channel)
+        answer: Outcome | NotCalled
+        if channel is None:
+            answer = Refused("no_address")
+        else:
+            answer = await channel.deliver(self._message(job, at_ms), task.priority, self.may_call)
+        took_ms = int((self._clock.monotonic() - begun) * 1000)
+        word, reason, code, detail, reference = Word.SENT, "", "", "", ""
+        match answer:
+            case NotCalled(after_s=after_s):
+                self._round.waiting += 1
+                self._round.held_s = max(self._round.held_s or 0.0, after_s)
+                return None
+            case Sent():
+                reference = answer.reference
+            case RetryLater():
+                word, reason, code, detail = Word.RETRY_LATER, answer.reason, answer.code, answer.detail
+                self._round.retry_after_s = max(self._round.retry_after_s, answer.after_s or 0.0)
+            case Refused():
+                word, reason, code, detail = Word.REFUSED, answer.reason, answer.code, answer.detail
+        self._round.called = True
+        record = Record(
+            n=job.n, run=task.run, round=task.attempts, attempt=job.attempt, channel=job.channel, word=word, reason=reason,
+            code=code, detail=detail, reference=reference, at_ms=at_ms, took_ms=took_ms,
+        )  # fmt: skip
+        if word is not Word.SENT:
+            self._missed(job, record, channel)
+        return record
+
+    def _missed(self, job: _Job, record: Record, channel: Channel | None) -> None:
+        """Not reached by this call: the next channel now, the next round, or never."""
+        if record.word is Word.RETRY_LATER:
+            if job.attempt < self._settings.queue.max_attempts:
+                self._round.waiting += 1
+                return
+        else:
+            route = self._channels.route(self.task.type, job.recipient)
+            following = route[route.index(job.channel) + 1 :] if job.channel in route else []
+            if following:
+                job.channel, job.attempt = following[0], job.attempt + 1
+                self._jobs.append(job)
+                return
+        self._give_up(record)
+
+    def _give_up(self, record: Record | None) -> None:
+        self._failed += 1
+        self._reasons[(record.reason, record.code) if record else ("no_address", "")] += 1
+
+    def _message(self, job: _Job, at_ms: int) -> Message:
+        task, person = self.task, job.recipient
+        label = self._labels.get(person.langue)
+        if label is None:
+            kind = self._settings.types.get(task.type)
+            label = self._labels[person.langue] = (kind.label_in(person.langue) if kind else "") or task.type
+        return Message(
+            id=f"{task.id}.{job.n}", type=task.type, label=label, priority=task.priority.name, titre=task.titre,
+            message=task.message, recipient=person.id, nom=person.nom, email=person.email, telephone=person.telephone,
+            langue=person.langue, at_ms=at_ms,
+        )  # fmt: skip
+
+    # --- reading who is to be called -----------------------------------------------------------------
+
+    async def _refill(self) -> bool:
+        """Have jobs to take, reading on as far as needed; False once everybody has been gone over."""
+        async with self._reading:
+            while not self._jobs and not self._read_all and not self.stopped:
+                chunk = await self._store.chunk(self.task.id, self._next_n)
+                if chunk is None:
+                    self._read_all = True
+                    break
+                self._next_n = chunk.n + len(chunk.recipients)
+                self._read_all = self._next_n >= self.task.total
+                for n, recipient in enumerate(chunk.recipients, chunk.n):
+                    self._consider(n, recipient, chunk.outcomes.get(n, []))
+        return bool(self._jobs)
+
+    def _consider(self, n: int, recipient: Recipient, outcomes: list[Record]) -> None:
+        if not recipient.preferences.actif:
+            return
+        task = self.task
+        route = self._channels.route(task.type, recipient)
+        now = stand(n, recipient, route, outcomes, task.run, self._settings.queue.max_attempts)
+        match now.standing:
+            case Standing.WAITING:
+                last = now.last
+                if last and last.round >= task.attempts and last.word is Word.RETRY_LATER:
+                    self._round.waiting += 1  # had its turn in this round, before the task changed hands
+                else:
+                    self._jobs.append(_Job(n, recipient, now.channel, now.attempts + 1))
+            case Standing.REFUSED | Standing.GAVE_UP:
+                self._give_up(now.last)
+
+    # --- recording -----------------------------------------------------------------------------------
+
+    def _record_soon(self) -> None:
+        """Outcomes came and calls are still out: do not wait for those before writing these down."""
+        if self._unrecorded and self._on_wire and self._recording is None and self.stopped != "failed":
+            self._recording = asyncio.create_task(self._write(), name=f"record-{self.task.id}")
+
+    async def _record(self) -> None:
+        """Wait until there is room: the write under way, or a new one."""
+        if self._recording is None:
+            self._recording = asyncio.create_task(self._write(), name=f"record-{self.task.id}")
+        await asyncio.shield(self._recording)
+
+    async def _write(self) -> None:
+        """Record what has come, again as long as more came meanwhile."""
+        try:
+            while self._unrecorded:
+                records = list(self._unrecorded)
+                now_ms = self._clock.now_ms()
+                tell = now_ms - self._told_ms >= TELL_MS
+                if tell:
+                    self._told_ms = now_ms
+                after = await self._insist(Settle(self.task.id, self.task.fence, now_ms, records, None, None, tell))
+                del self._unrecorded[: len(records)]
+                if after is None:
+                    self.stop("lost")
+        finally:
+            self._recording = None
+
+    async def _insist(self, settle: Settle) -> NotificationTask | None:
+        """Have outcomes written down, however long storage says no: what has been sent must not be forgotten.
+
+        Meanwhile no more than `delivery.concurrency` calls can begin, and none once the lease has run out.
+        """
+        while True:
+            try:
+                after: NotificationTask | None = await self._store.apply(settle)
+                return after
+            except StoreUnavailable as error:
+                log.warning("task %s: outcomes wait for storage: %s", self.task.id, error)
+                await self._clock.sleep(1)

@@ -1,0 +1,349 @@
+"""The QueueManager: what may be done to a task, and what is answered.
+
+Everything that changes a task from outside comes through here: it checks, hands one operation to the store, and
+tells the worker pool what it must know at once. Who may ask is the API's business, how it is stored the store's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+import uuid_utils
+from msgspec import Struct
+
+from server.channels import Channels
+from server.clock import Clock
+from server.config import Settings
+from server.http.problems import (
+    Draining,
+    EmptyFilter,
+    FieldError,
+    IdempotencyConflict,
+    IdempotencyInHand,
+    InvalidFields,
+    QueueFull,
+    TaskHasEnded,
+    TaskNotEnded,
+    UnknownTask,
+    UnknownType,
+)
+from server.i18n import accepted_text
+from server.model import (
+    DAY_MS,
+    ApiKey,
+    Delivery,
+    NewNotification,
+    NotificationTask,
+    Recipient,
+    Standing,
+    Status,
+    parse_priority,
+    settled,
+    stand,
+    to_ms,
+)
+from server.store import Store, StoreUnavailable
+from server.store.desk import Remove
+from server.store.reads import Page, TaskFilter
+from server.store.rows import chunk_cell
+from server.store.writes import CHUNK, Cancel, Enqueue, Full, Idempotency, Pause, Refusal, Replayed, Retry
+from server.workers import WorkerPool
+
+MAX_ERRORS = 100
+MANY = 1_000
+"""Recipients from which on they are looked at in a thread, beside the event loop."""
+MOST_AHEAD_DAYS = 366
+BULK = 200
+"""Tasks that a bulk action has under way at once."""
+CHUNKS_PER_PAGE = 40
+"""Chunks that one page of deliveries looks through at the most; it then gives a cursor and what it found."""
+
+_json = msgspec.json.Encoder()
+
+
+class Accepted(Struct, frozen=True):
+    """What a POST answers: the notification is stored and will be sent."""
+
+    success: bool
+    message: str
+    type: str
+    task_id: str
+    status: str
+
+
+class Answer(Struct, frozen=True):
+    """An acceptance as it goes out: encoded, and whether it repeats an earlier one (Idempotency-Key)."""
+
+    task_id: str
+    body: bytes
+    replayed: bool = False
+
+
+class BulkResult(Struct, frozen=True):
+    """What came of a bulk action, in tasks."""
+
+    success: bool
+    count: int
+    done: int = 0
+    skipped: int = 0
+    failed: int = 0
+
+
+class _Vetted(Struct):
+    """The recipients of one notification, without doubles, ready to be stored."""
+
+    chunks: list[tuple[int, bytes]]
+    total: int
+    skipped: int
+    doublons: int
+
+
+class QueueManager:
+    """The queue, as those see it who send, watch and operate."""
+
+    def __init__(self, store: Store, pool: WorkerPool, channels: Channels, settings: Settings, clock: Clock):
+        self._store = store
+        self._pool = pool
+        self._channels = channels
+        self._settings = settings
+        self._clock = clock
+        self._in_hand: set[tuple[str, str]] = set()  # (API key, Idempotency-Key) of requests not yet answered
+        self.check_webhook: Callable[[str], str | None] = lambda url: None
+        """Why a completion webhook to `url` is out of the question (a catalogue key), if it is."""
+
+    # --- sending -------------------------------------------------------------------------------------
+
+    async def enqueue(
+        self, type_name: str, new: NewNotification, by: ApiKey, lang: str = "fr", idempotency: str | None = None
+    ) -> Answer:
+        """Store a notification as a task; when this returns it is on stable storage.
+
+        Raises UnknownType, InvalidFields (all of them), QueueFull, Draining, IdempotencyConflict or -InHand;
+        StoreUnavailable if storage says no.
+        """
+        if self._pool.draining:
+            raise Draining()
+        kind = self._settings.types.get(type_name)
+        if kind is None:
+            raise UnknownType()
+        if idempotency is None:
+            return await self._enqueue(type_name, new, by, lang, None)
+        slot = (by.id, idempotency)
+        if slot in self._in_hand:
+            raise IdempotencyInHand()
+        self._in_hand.add(slot)
+        try:
+            return await self._enqueue(type_name, new, by, lang, idempotency)
+        finally:
+            self._in_hand.discard(slot)
+
+    async def _enqueue(
+        self, type_name: str, new: NewNotification, by: ApiKey, lang: str, idempotency: str | None
+    ) -> Answer:
+        kind = self._settings.types[type_name]
+        now_ms = self._clock.now_ms()
+        if len(new.utilisateurs) < MANY:
+            errors, people = self._vet(type_name, new)
+        else:
+            errors, people = await asyncio.to_thread(self._vet, type_name, new)
+        planned_ms, expires_ms = self._times(new, now_ms, errors)
+        if new.webhook_url and (why := self.check_webhook(new.webhook_url)):
+            errors.append(FieldError("/webhook_url", why))
+        if errors:
+            raise InvalidFields(errors=errors[:MAX_ERRORS])
+        task = NotificationTask(
+            id=str(uuid_utils.uuid7()), type=type_name, status=Status.PENDING,
+            priority=parse_priority(new.priorite) if new.priorite else kind.priority, titre=new.titre, message=new.message,
+            total=people.total, skipped=people.skipped, doublons=people.doublons, created_ms=now_ms,
+            place_ms=planned_ms or now_ms, due_ms=planned_ms or 0, planned_ms=planned_ms, expires_ms=expires_ms,
+            webhook_url=new.webhook_url, key_id=by.id,
+        )  # fmt: skip
+        message = accepted_text(type_name, kind.label_in(lang) or type_name, lang)
+        body = _json.encode(Accepted(True, message, type_name, task.id, Status.PENDING.value))
+        idem = None
+        if idempotency is not None:
+            digest = hashlib.sha256(type_name.encode() + b"\0" + _json.encode(new)).hexdigest()
+            idem = Idempotency(by.id, idempotency, digest, body, now_ms - DAY_MS)
+        match await self._store.apply(Enqueue(task, people.chunks, self._settings.queue.max_pending, idem)):
+            case Full():
+                raise QueueFull()
+            case Replayed(same=False):
+                raise IdempotencyConflict()
+            case Replayed(answer=answer):
+                return Answer(msgspec.json.decode(answer, type=Accepted).task_id, answer, replayed=True)
+        self._pool.expect(planned_ms)
+        self._pool.expect(expires_ms)
+        return Answer(task.id, body)
+
+    def _vet(self, type_name: str, new: NewNotification) -> tuple[list[FieldError], _Vetted]:
+        """Look at every recipient once: doubles out, and a way to reach each of the others."""
+        errors: list[FieldError] = []
+        most = self._settings.limits.recipients
+        if len(new.utilisateurs) > most:
+            return [FieldError("/utilisateurs", "field.too_many", {"n": most})], _Vetted([], 0, 0, 0)
+        seen: set[str] = set()
+        people: list[Recipient] = []
+        vetted = _Vetted([], 0, 0, 0)
+        for number, person in enumerate(new.utilisateurs):
+            if person.id in seen:
+                vetted.doublons += 1
+                continue
+            seen.add(person.id)
+            if not person.preferences.actif:
+                vetted.skipped += 1
+            elif not self._channels.route(type_name, person) and len(errors) < MAX_ERRORS:
+                errors.append(self._unreachable(f"/utilisateurs/{number}", person))
+            people.append(person)
+            if len(people) == CHUNK:
+                vetted.chunks.append((vetted.total, chunk_cell(people)))
+                vetted.total += CHUNK
+                people = []
+        if people:
+            vetted.chunks.append((vetted.total, chunk_cell(people)))
+            vetted.total += len(people)
+        return errors, vetted
+
+    def _unreachable(self, pointer: str, person: Recipient) -> FieldError:
+        name = person.preferences.canal_prefere
+        channel = self._channels.get(name)
+        if channel is None:
+            known = ", ".join(sorted(self._channels))
+            return FieldError(f"{pointer}/preferences/canal_prefere", "field.unknown_channel", {"known": known})
+        missing = next((need for need in sorted(channel.notifier.needs) if not getattr(person, need)), "email")
+        return FieldError(f"{pointer}/{missing}", f"field.needs_{missing}", {"channel": name})
+
+    def _times(self, new: NewNotification, now_ms: int, errors: list[FieldError]) -> tuple[int | None, int | None]:
+        """(planned, expires) in epoch ms; a planned time that has passed means now."""
+        planned_ms = to_ms(new.planifiee_a) if new.planifiee_a else None
+        expires_ms = to_ms(new.expire_a) if new.expire_a else None
+        if planned_ms is not None and planned_ms <= now_ms:
+            planned_ms = None
+        if planned_ms is not None and planned_ms > now_ms + MOST_AHEAD_DAYS * DAY_MS:
+            errors.append(FieldError("/planifiee_a", "field.too_far", {"n": MOST_AHEAD_DAYS}))
+        if expires_ms is not None and expires_ms <= now_ms:
+            errors.append(FieldError("/expire_a", "field.in_the_past"))
+        elif expires_ms is not None and planned_ms is not None and expires_ms <= planned_ms:
+            errors.append(FieldError("/expire_a", "field.before_planned"))
+        return planned_ms, expires_ms
+
+    # --- looking -------------------------------------------------------------------------------------
+
+    async def task(self, task_id: str) -> NotificationTask:
+        """One task. Raises UnknownTask."""
+        task = await self._store.task(task_id)
+        if task is None:
+            raise UnknownTask()
+        return task
+
+    async def page(self, only: TaskFilter, limit: int, before: str | None) -> Page:
+        """Tasks, newest first."""
+        return await self._store.page(only, limit, before)
+
+    async def deliveries(
+        self, task: NotificationTask, only: frozenset[Standing], q: str, limit: int, after: int
+    ) -> tuple[list[Delivery], int | None]:
+        """Recipients behind ordinal `after` with where each stands, and the ordinal to go on behind (None: the end).
+
+        A page may be short and still go on: it looks through a bounded number of recipients.
+        """
+        found: list[Delivery] = []
+        n = after
+        for _ in range(CHUNKS_PER_PAGE):
+            chunk = await self._store.chunk_holding(task.id, n + 1)
+            if chunk is None or chunk.n + len(chunk.recipients) <= n + 1:
+                return found, None
+            for n, person in enumerate(chunk.recipients, chunk.n):
+                if n <= after:
+                    continue
+                if q and q not in person.id.lower() and q not in person.nom.lower() and q not in (person.email or "").lower():
+                    continue
+                delivery = self.delivery(task, n, person, chunk.outcomes.get(n, []))
+                if only and delivery.standing not in only:
+                    continue
+                if len(found) == limit:
+                    return found, found[-1].n
+                found.append(delivery)
+            after = n
+        return found, n
+
+    def delivery(self, task: NotificationTask, n: int, person: Recipient, outcomes: list) -> Delivery:  # type: ignore[type-arg]
+        """Where one recipient of `task` stands."""
+        route = self._channels.route(task.type, person)
+        now = stand(n, person, route, outcomes, task.run, self._settings.queue.max_attempts)
+        return msgspec.structs.replace(now, standing=settled(now.standing, task))
+
+    # --- operating -----------------------------------------------------------------------------------
+
+    async def cancel(self, task_id: str) -> NotificationTask:
+        """Stop a task; no call begins after this has returned. Raises UnknownTask, TaskHasEnded."""
+        match await self._store.apply(Cancel(task_id, self._clock.now_ms())):
+            case Refusal(task=None):
+                raise UnknownTask()
+            case Refusal():
+                raise TaskHasEnded()
+            case NotificationTask() as task:
+                self._pool.stop(task_id, "cancelled")
+                return task
+        raise AssertionError("unreachable")
+
+    async def retry(self, task_id: str) -> NotificationTask:
+        """Send an ended task again to those not reached. Raises UnknownTask, TaskNotEnded."""
+        match await self._store.apply(Retry(task_id, self._clock.now_ms())):
+            case Refusal(task=None):
+                raise UnknownTask()
+            case Refusal():
+                raise TaskNotEnded()
+            case NotificationTask() as task:
+                self._pool.expect(task.expires_ms)
+                return task
+        raise AssertionError("unreachable")
+
+    async def bulk(self, action: str, only: TaskFilter, *, dry_run: bool) -> BulkResult:
+        """`cancel` or `retry` every task that `only` lets through; with `dry_run`, count them. Raises EmptyFilter."""
+        if only.empty:
+            raise EmptyFilter()
+        move = self.cancel if action == "cancel" else self.retry
+        count = done = skipped = failed = 0
+        async for tasks in self._matching(only):
+            count += len(tasks)
+            if dry_run:
+                continue
+            outcomes = await asyncio.gather(*(move(task.id) for task in tasks), return_exceptions=True)
+            for outcome in outcomes:
+                match outcome:
+                    case NotificationTask():
+                        done += 1
+                    case TaskHasEnded() | TaskNotEnded() | UnknownTask():
+                        skipped += 1
+                    case StoreUnavailable():
+                        failed += 1
+                    case BaseException() as error:
+                        raise error
+        return BulkResult(True, count, done, skipped, failed)
+
+    async def _matching(self, only: TaskFilter) -> AsyncIterator[list[NotificationTask]]:
+        before: str | None = None
+        while True:
+            page = await self._store.page(only, BULK, before)
+            if page.tasks:
+                yield page.tasks
+            if page.cursor is None:
+                return
+            before = page.cursor
+
+    async def clear(self, hours: float, statuses: tuple[Status, ...]) -> int:
+        """Remove tasks that ended at least `hours` ago; how many were removed."""
+        now_ms = self._clock.now_ms()
+        removed = 0
+        for status in statuses:
+            while some := await self._store.apply(Remove(status, now_ms - int(hours * 3_600_000), now_ms)):
+                removed += some
+        return removed
+
+    async def pause(self, by: ApiKey, *, paused: bool) -> bool:
+        """Have workers stop (or go on) taking tasks; whether that changed anything."""
+        changed: bool = await self._store.apply(Pause(paused, self._clock.now_ms(), by.name))
+        return changed

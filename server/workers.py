@@ -1,0 +1,286 @@
+"""The worker pool: takes due tasks and has them dispatched, at most `queue.workers` at once and an express lane
+for what is CRITIQUE.
+
+Woken by the log, not by a poll; time itself is a sweep (due, expired, silent owners). Leases are renewed while a
+task is in hand. Draining takes nothing more, lets what is in hand finish, and gives the rest back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+from server.channels import Channels
+from server.clock import Clock
+from server.config import Settings
+from server.dispatch import Dispatch
+from server.model import Event, EventKind, NotificationTask, Priority
+from server.store import Store, StoreUnavailable
+from server.store.writes import Claim, Claimed, Renew, Sweep, Swept
+
+log = logging.getLogger("tocsin.workers")
+
+TURN_S = 5.0
+"""A task that has been in hand for so long gives way to others that wait, and queues up again."""
+WAKING = {EventKind.ENQUEUED.value, EventKind.RETRY_SCHEDULED.value, EventKind.RESUMED.value}
+
+
+class Hand(Dispatch):
+    """A dispatch and the worker that has it."""
+
+    worker: int
+    express: bool
+
+
+class WorkerPool:
+    """Owns every task that this node has in hand, and the loops that claim, renew and sweep."""
+
+    def __init__(self, store: Store, channels: Channels, settings: Settings, clock: Clock, node: str):
+        self.node = node
+        self.workers = settings.queue.workers
+        self.express_workers = settings.queue.express_workers
+        self.hands: dict[str, Hand] = {}
+        self.on_settled: list[Callable[[NotificationTask], None]] = []
+        self._store = store
+        self._channels = channels
+        self._settings = settings
+        self._clock = clock
+        self._rates = {name: int(kind.rate_per_minute) for name, kind in settings.types.items() if kind.rate_per_minute}
+        if settings.queue.rate_per_minute:
+            self._rates[""] = int(settings.queue.rate_per_minute)
+        self._work: dict[asyncio.Task[None], Hand] = {}
+        self._loops: list[asyncio.Task[None]] = []
+        self._wake = asyncio.Event()
+        self._most_urgent: int | None = Priority.CRITIQUE  # of what may be ready to be claimed; None: nothing
+        self._time_wake = asyncio.Event()
+        self._next_ms: int | None = None
+        self.draining = False
+        self.claiming = False
+
+    # --- for those who look ------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Can some worker take a task?"""
+        return self.claiming and not self.draining and self.workers + self.express_workers > 0
+
+    # --- life ----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take back what a crash left in hand, then begin to work."""
+        if self._store.dialect == "sqlite":  # this process is the only node: whatever is in hand is nobody's
+            while (await self._sweep(all_silent=True)).moved:
+                pass
+        if self.workers + self.express_workers == 0:
+            return
+        self.claiming = True
+        self._store.on_commit.append(self.told)
+        self._wake.set()
+        for name, loop in (("claim", self._claim_loop), ("time", self._time_loop), ("renew", self._renew_loop)):
+            self._loops.append(asyncio.create_task(self._keep(name, loop), name=f"pool-{name}"))
+
+    async def drain(self, grace_s: float) -> None:
+        """Take nothing more; let what is in hand finish for `grace_s`, then give the rest back."""
+        self.draining = True
+        self.claiming = False
+        self._wake.set()
+        longest = max((channel.settings.timeout_s for channel in self._channels.values()), default=0)
+        await self._finish(max(grace_s - longest, 0))
+        for hand in self.hands.values():
+            hand.stop("drain")
+        await self._finish(min(grace_s, longest) + 5)
+        for loop in self._loops:
+            loop.cancel()
+        for work in self._work:
+            log.error("task given up at shutdown; its outcomes may be recorded twice")
+            work.cancel()
+        await asyncio.gather(*self._loops, *self._work, return_exceptions=True)
+        if self.told in self._store.on_commit:
+            self._store.on_commit.remove(self.told)
+
+    async def _finish(self, seconds: float) -> None:
+        if self._work and seconds:
+            waiting = asyncio.ensure_future(asyncio.wait(list(self._work)))
+            clock = asyncio.ensure_future(self._clock.sleep(seconds))
+            await asyncio.wait({waiting, clock}, return_when=asyncio.FIRST_COMPLETED)
+            for side in (waiting, clock):
+                side.cancel()
+            await asyncio.gather(waiting, clock, return_exceptions=True)
+
+    async def _keep(self, name: str, loop: Callable[[], object]) -> None:
+        """Run one of the pool's loops for ever; storage that says no makes it wait, not end."""
+        while True:
+            try:
+                await loop()  # type: ignore[misc]
+                return
+            except StoreUnavailable as error:
+                log.warning("pool %s: storage says no: %s", name, error)
+                await self._clock.sleep(1)
+                self._most_urgent = Priority.CRITIQUE
+                self._wake.set()
+
+    # --- what wakes it -------------------------------------------------------------------------------
+
+    def told(self, events: list[Event]) -> None:
+        """Committed events: something may be ready now."""
+        urgent = self._most_urgent
+        for event in events:
+            if event.kind in WAKING:
+                priority = event.priority or Priority.CRITIQUE
+                if urgent is None or priority < urgent:
+                    urgent = priority
+        if urgent is not None and urgent != self._most_urgent:
+            self._most_urgent = urgent
+            self._wake.set()
+
+    def expect(self, at_ms: int | None) -> None:
+        """Something is due, or expires, at `at_ms` (epoch)."""
+        if at_ms and (self._next_ms is None or at_ms < self._next_ms):
+            self._next_ms = at_ms
+            self._time_wake.set()
+
+    def stop(self, task_id: str, why: str) -> None:
+        """Begin no further call for a task, if this node has it in hand."""
+        if hand := self.hands.get(task_id):
+            hand.stop(why)
+
+    # --- claiming ------------------------------------------------------------------------------------
+
+    def _free(self) -> tuple[int, int]:
+        """Free workers: for anything, and of the express lane. A task that only waits for its last write is done."""
+        busy = [hand for hand in self.hands.values() if not hand.settling]
+        express = sum(hand.express for hand in busy)
+        return self.workers - (len(busy) - express), self.express_workers - express
+
+    async def _claim_loop(self) -> None:
+        while not self.draining:
+            await self._wake.wait()
+            self._wake.clear()
+            while not self.draining and self._most_urgent is not None:
+                slots, express = self._free()
+                if slots <= 0 and (express <= 0 or self._most_urgent > Priority.CRITIQUE):
+                    break
+                await self._claim(max(slots, 0), max(express, 0))
+
+    async def _claim(self, slots: int, express: int) -> None:
+        seen, self._most_urgent = self._most_urgent, None
+        begun = self._clock.monotonic()
+        now_ms = self._clock.now_ms()
+        lease_ms = now_ms + int(self._settings.queue.lease_s * 1000)
+        try:
+            claimed: Claimed = await self._store.apply(
+                Claim(now_ms, lease_ms, self.node, slots, express, self._rates)
+            )
+        except StoreUnavailable:
+            self._most_urgent = seen
+            raise
+        for task in sorted(claimed.tasks, key=lambda task: (task.priority, task.place_ms, task.id)):
+            self._begin(task, begun)
+        if len(claimed.tasks) >= slots:  # there may be more; but where only the express lane asked in vain, none CRITIQUE
+            rest = seen if slots or claimed.tasks else Priority.HAUTE
+            self._most_urgent = min(told for told in (self._most_urgent, rest) if told is not None)
+        if claimed.retry_ms:
+            self.expect(claimed.retry_ms)
+
+    def _begin(self, task: NotificationTask, begun: float) -> None:
+        hand = Hand(task, self._store, self._channels, self._settings, self._clock, random.random, self._wake.set)
+        hand.lease_until = begun + self._settings.queue.lease_s
+        slots, _ = self._free()
+        hand.express = slots <= 0
+        taken = {other.worker for other in self.hands.values() if not other.settling}
+        hand.worker = next(number for number in range(1, len(taken) + 2) if number not in taken)
+        self.hands[task.id] = hand
+        if self.draining:
+            hand.stop("drain")
+        work = asyncio.create_task(self._do(hand), name=f"work-{task.id}")
+        self._work[work] = hand
+        work.add_done_callback(self._done)
+
+    async def _do(self, hand: Hand) -> None:
+        try:
+            after = await hand.run()
+        except StoreUnavailable as error:
+            log.warning("task %s: storage says no: %s", hand.task.id, error)
+            return
+        except Exception:  # the task stays in hand until its lease ends: then it counts as a crash and is taken up again
+            log.exception("task %s: dispatch failed", hand.task.id)
+            return
+        finally:
+            if self.hands.get(hand.task.id) is hand:
+                del self.hands[hand.task.id]
+        if after:
+            self.expect(after.due_ms)
+            for told in self.on_settled:
+                told(after)
+
+    def _done(self, work: asyncio.Task[None]) -> None:
+        self._work.pop(work, None)
+        self._wake.set()
+
+    # --- time ----------------------------------------------------------------------------------------
+
+    async def _sweep(self, *, all_silent: bool = False) -> Swept:
+        self._next_ms = None
+        swept: Swept = await self._store.apply(Sweep(self._clock.now_ms(), frozenset(self.hands), all_silent))
+        self.expect(swept.next_ms)
+        return swept
+
+    async def _time_loop(self) -> None:
+        """Sweep whenever something is due, and a few times per lease for owners that fell silent."""
+        rest_s = self._settings.queue.lease_s / 3
+        while True:
+            swept = await self._sweep()
+            self._most_urgent = Priority.CRITIQUE  # a claim is cheap, a missed one is not
+            self._wake.set()
+            if swept.moved:
+                continue
+            self._time_wake.clear()
+            until_s = rest_s if self._next_ms is None else min(rest_s, (self._next_ms - self._clock.now_ms()) / 1000)
+            if until_s > 0:
+                await self._sleep_or(self._time_wake, until_s)
+
+    async def _sleep_or(self, event: asyncio.Event, seconds: float) -> None:
+        sides = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(self._clock.sleep(seconds))]
+        try:
+            await asyncio.wait(sides, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for side in sides:
+                side.cancel()
+            await asyncio.gather(*sides, return_exceptions=True)
+
+    async def _renew_loop(self) -> None:
+        """Keep the leases of what is in hand, and see that nobody holds a worker while others wait."""
+        lease_s = self._settings.queue.lease_s
+        renewed = self._clock.monotonic()
+        while True:
+            await self._clock.sleep(min(1.0, lease_s / 3))
+            now = self._clock.monotonic()
+            self._give_way()
+            if self.hands and now - renewed >= lease_s / 3:
+                held = [(hand.task.id, hand.task.fence) for hand in self.hands.values()]
+                kept = await self._store.apply(Renew(held, self._clock.now_ms() + int(lease_s * 1000)))
+                for task_id, fence in held:
+                    hand = self.hands.get(task_id)
+                    if hand and hand.task.fence == fence:
+                        if task_id in kept:
+                            hand.lease_until = now + lease_s
+                        elif not hand.settling:
+                            hand.stop("lost")
+                renewed = now
+            elif not self.hands:
+                renewed = now
+
+    def _give_way(self) -> None:
+        """If others of the same or a higher urgency wait and no worker is free, the longest in hand has had its turn."""
+        if self._most_urgent is None or self._free()[0] > 0:
+            return
+        old_ms = self._clock.now_ms() - int(TURN_S * 1000)
+        long = [h for h in self.hands.values() if not h.express and h.since_ms <= old_ms and not h.stopped]
+        long = [h for h in long if self._most_urgent <= h.task.priority]
+        if long:
+            min(long, key=lambda h: h.since_ms).stop("turn")
+
+
+__all__ = ["WorkerPool"]
