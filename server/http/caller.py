@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 _PORTS = {"http": 80, "https": 443}
+NOWHERE: tuple[str, str, int | None] = ("", "", None)
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -72,11 +73,24 @@ class Callers:
         return f"{'https' if self.secure(request) else 'http'}://{host}"
 
     def is_own_page(self, request: web.BaseRequest, *, origin_only: bool = False) -> bool:
-        """Does the browser say that one of this server's own pages sent this? `Origin` decides where there is one."""
-        said = request.headers.get("Origin")
-        if said is not None:
-            return _split(said) == _split(self.origin(request)) != ("", "", None)
+        """Does the browser say that one of this server's own pages sent this? `Origin` decides where there is one.
+
+        Our `Referrer-Policy: no-referrer` makes browsers say `Origin: null` with a form (Fetch standard, "append a
+        request Origin header"); what they say in `Sec-Fetch-Site` counts then.
+        """
+        said = request.headers.get("Origin", "null")
+        if said != "null":
+            return self._matches(request, said)
         return not origin_only and request.headers.get("Sec-Fetch-Site") == "same-origin"
+
+    def is_foreign_page(self, request: web.BaseRequest) -> bool:
+        """Does the browser say that another site's page sent this? A client that says nothing is no page."""
+        said = request.headers.get("Origin", "null")
+        site = request.headers.get("Sec-Fetch-Site", "none")
+        return site not in ("same-origin", "none") or (said != "null" and not self._matches(request, said))
+
+    def _matches(self, request: web.BaseRequest, origin: str) -> bool:
+        return _split(origin) == _split(self.origin(request)) != NOWHERE
 
 
 def changes_state(request: web.BaseRequest) -> bool:
@@ -100,7 +114,7 @@ def _split(origin: str) -> tuple[str, str, int | None]:
         parts = urlsplit(origin)
         return parts.scheme, (parts.hostname or ""), parts.port or _PORTS.get(parts.scheme)
     except ValueError:
-        return "", "", None
+        return NOWHERE
 
 
 def local_path(path: str | None, default: str = "/admin/queue") -> str:

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from typing import Annotated, Any, Generic, TypeVar, cast, get_type_hints
+from urllib.parse import parse_qsl
 
 import msgspec
 from aiohttp import web
@@ -22,6 +23,7 @@ from server.http.problems import BadQuery, FieldError, InvalidFields, Malformed,
 
 T = TypeVar("T")
 
+FORM = "application/x-www-form-urlencoded"
 LARGE = 256 * 1024
 """Bytes from which on a body is decoded beside the event loop (msgspec takes about 1 ms for so many)."""
 BODY_TIMEOUT_S = 60
@@ -216,6 +218,24 @@ class QueryDecoder(Generic[T]):
         else:
             errors += query_complaints(given, self.kind)
         raise BadQuery(errors=errors[:MAX_ERRORS])
+
+
+class FormDecoder(Generic[T]):
+    """The fields of an HTML form to a Struct."""
+
+    def __init__(self, kind: type[T]) -> None:
+        self.kind = kind
+
+    def decode(self, body: bytes) -> T:
+        """Raises Malformed, or InvalidFields with everything that is wrong."""
+        try:
+            given = dict(parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=100))
+        except ValueError:
+            raise Malformed() from None
+        try:
+            return msgspec.convert(given, self.kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise InvalidFields(errors=complaints(given, self.kind) or [_from_message(error)]) from None
 
 
 def _is_list(kind: inspect.Type) -> bool:

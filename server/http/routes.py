@@ -21,7 +21,7 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 
 from server.http.auth import KEY
-from server.http.decode import BodyDecoder, QueryDecoder, check_media_type
+from server.http.decode import FORM, BodyDecoder, FormDecoder, QueryDecoder, check_media_type
 from server.http.front import FRONT, Front
 from server.http.problems import Forbidden, Problem, TooFast, Unauthorized
 from server.model import Role
@@ -47,6 +47,7 @@ class Route:
     work: Work
     needs: Role | None
     takes: Any = None  # type of the body; the handler's second argument
+    form: bool = False  # an HTML form will do as body too
     query: type[msgspec.Struct] | None = None  # type of the query string; the handler's next argument
     gives: Any = None
     status: int = 200
@@ -114,6 +115,7 @@ def _build(route: Route, front: Front) -> Handler:
     """The way in and out for one route, decided once: nothing here is looked up per request that need not be."""
     work, needs, status = route.work, route.needs, route.status
     body = BodyDecoder(route.takes) if route.takes is not None else None
+    form = FormDecoder(route.takes) if route.form else None
     query = None
     strict = needs is not None and not route.page and not route.free_query and route.query is None
     if route.query is not None or strict:
@@ -139,7 +141,9 @@ def _build(route: Route, front: Front) -> Handler:
             found = query.decode(request.query)
             if not strict:
                 arguments.append(found)
-        if body is not None:
+        if form is not None and request.content_type == FORM:
+            arguments.insert(1, await reader.read(request, form.decode, form.decode))
+        elif body is not None:
             check_media_type(request)
             arguments.insert(1, await reader.read(request, body.decode, body.decode_large))
         result = await work(*arguments)
