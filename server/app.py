@@ -1,0 +1,109 @@
+"""The composition root: settings → store → log → queue → pool → followers → routes. The only file that knows all.
+
+Resources are contexts in one list: opened in this order, closed in the other. The pool starts last, so it drains
+first.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from server.api import asyncapi, docs, health, keys, notifications, operate, pages, session, stream, tasks
+from server.api.context import CLOCK, POOL, QUEUE, SETTINGS, STATS, STORE
+from server.channels import Channels
+from server.clock import Clock, SystemClock
+from server.followers.retention import Retention
+from server.http import front
+from server.http.routes import Routes
+from server.log import Log
+from server.queue import QueueManager
+from server.settings import Settings
+from server.stats import Stats
+from server.store import Store, open_store
+from server.version import VERSION
+from server.workers import WorkerPool
+
+CHANNELS = web.AppKey("channels", Channels)
+RETENTION = web.AppKey("retention", Retention)
+LOG = web.AppKey("log", Log)
+
+
+def node_name() -> str:
+    """This process among the nodes of a cluster: host and process."""
+    return f"{socket.gethostname()[:32]}-{os.getpid()}"
+
+
+def all_routes() -> Routes:
+    """Every endpoint, as served and as documented."""
+    routes = Routes()
+    modules = (notifications, tasks, operate, keys, session, health, stream, docs, pages)
+    routes.extend(*(module.routes for module in modules))
+    return routes
+
+
+def build(settings: Settings, clock: Clock | None = None, *, node: str | None = None) -> web.Application:
+    """The whole server, not yet started. Raises ConfigError for a channel URL that no notifier understands."""
+    clock = clock or SystemClock()
+    app = web.Application(client_max_size=settings.limits.body_mib * 1024 * 1024)
+    store = open_store(settings.store.url, settings.base_dir)
+    channels = Channels(settings, clock)
+    pool = WorkerPool(store, channels, settings, clock, node or node_name())
+    queue = QueueManager(store, pool, channels, settings, clock)
+    stats = Stats(store, pool, channels, clock)
+    log = Log(store, settings.events.ring, clock)
+    hub = stream.Hub(log, clock, settings.events, node=pool.node, version=VERSION, stats_source=stats.now)
+    app[SETTINGS], app[CLOCK], app[STORE], app[POOL], app[QUEUE], app[STATS] = settings, clock, store, pool, queue, stats
+    app[CHANNELS], app[LOG], app[stream.HUB] = channels, log, hub
+    app[RETENTION] = Retention(store, settings, clock, log.trimmed)
+    front.setup(app, settings, clock, store)
+    pages.setup(app)
+    all_routes().register(app)
+    app.cleanup_ctx.extend(
+        [store_context, front.keyring_context, log_context, channels_context, followers_context, pool_context]
+    )
+    app.on_shutdown.append(stream.close_streams)
+    return app
+
+
+async def store_context(app: web.Application) -> AsyncIterator[None]:
+    """The database is open."""
+    store: Store = app[STORE]
+    await store.open()
+    yield
+    await store.close()
+
+
+async def log_context(app: web.Application) -> AsyncIterator[None]:
+    """Committed events reach the log, and through it every subscriber."""
+    await app[LOG].open()
+    app[STORE].on_commit.append(app[LOG].append)
+    yield
+    app[STORE].on_commit.remove(app[LOG].append)
+
+
+async def channels_context(app: web.Application) -> AsyncIterator[None]:
+    """Channels connect when they are first used; here they hang up."""
+    yield
+    await app[CHANNELS].close()
+
+
+async def followers_context(app: web.Application) -> AsyncIterator[None]:
+    """Retention at work."""
+    app[RETENTION].start()
+    yield
+    await app[RETENTION].close()
+
+
+async def pool_context(app: web.Application) -> AsyncIterator[None]:
+    """Workers at work."""
+    pool = app[POOL]
+    await pool.start()
+    yield
+    await pool.drain(app[SETTINGS].server.shutdown_grace_s)
+
+
+__all__ = ["all_routes", "asyncapi", "build"]

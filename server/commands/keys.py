@@ -1,0 +1,88 @@
+"""`keys`: make, list and revoke API keys, also while the server runs (it notices within seconds)."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from server.clock import SystemClock
+from server.commands.common import load_settings
+from server.http.auth import new_key
+from server.model import Role, iso
+from server.store import Store, StoreRefused, StoreUnavailable, open_store
+
+
+def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = parsers.add_parser(
+        "keys",
+        help="make, list and revoke API keys",
+        epilog='example: python run.py keys add "station météo" --role operator',
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    adding = actions.add_parser("add", help="make a key; it is shown this once")
+    adding.add_argument("name", help="whose key it is")
+    adding.add_argument("--role", choices=[role.name.lower() for role in Role], default="operator")
+    actions.add_parser("list", help="list the keys, with their last use")
+    revoking = actions.add_parser("revoke", help="revoke a key; its sessions and streams end within seconds")
+    revoking.add_argument("id", help="the key's id, or the beginning of it")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; 0, or 1 with one line on stderr."""
+    settings = load_settings(args)
+    store = open_store(settings.store.url, settings.base_dir, serve=False)
+    try:
+        return asyncio.run(_do(store, args))
+    except (StoreRefused, StoreUnavailable) as error:
+        print(f"tocsin: {error}", file=sys.stderr)
+        return 1
+
+
+async def _do(store: Store, args: argparse.Namespace) -> int:
+    await store.open()
+    try:
+        match args.action:
+            case "add":
+                return await _add(store, args.name, Role[args.role.upper()])
+            case "revoke":
+                return await _revoke(store, args.id)
+            case _:
+                return await _list(store)
+    finally:
+        await store.close()
+
+
+async def _add(store: Store, name: str, role: Role) -> int:
+    if not name.strip() or len(name) > 200 or not name.isprintable():
+        print("tocsin: NAME: expected 1 to 200 printable characters", file=sys.stderr)
+        return 2
+    key, secret = new_key(name.strip(), role, SystemClock().now_ms())
+    await store.add_key(key)
+    print(secret)
+    print(f"id {key.id}, role {role.name.lower()}; the key is shown this once", file=sys.stderr)
+    return 0
+
+
+async def _revoke(store: Store, prefix: str) -> int:
+    matching = [key for key in await store.keys() if key.id.startswith(prefix) and key.revoked_ms is None]
+    if len(matching) != 1:
+        print(f"tocsin: {len(matching)} keys begin with {prefix!r}; name one", file=sys.stderr)
+        return 1
+    await store.revoke_key(matching[0].id, SystemClock().now_ms())
+    print(f"revoked {matching[0].id} ({matching[0].name})")
+    return 0
+
+
+async def _list(store: Store) -> int:
+    table = Table("id", "name", "role", "made", "last used", "revoked")
+    for key in await store.keys():
+        times = [iso(ms) if ms else "–" for ms in (key.created_ms, key.used_ms, key.revoked_ms)]
+        table.add_row(key.id, key.name, key.role.name.lower(), *times)
+    Console().print(table)
+    return 0

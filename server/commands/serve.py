@@ -1,0 +1,110 @@
+"""`serve`: the server, from start to a clean end."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import signal
+import ssl
+import sys
+
+import uvloop
+from aiohttp import web
+
+from server.api.context import POOL
+from server.app import build
+from server.commands.common import load_settings
+from server.config import ConfigError
+from server.http.front import FRONT
+from server.settings import Settings
+from server.store import StoreRefused, StoreUnavailable
+
+log = logging.getLogger("tocsin")
+
+
+def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = parsers.add_parser(
+        "serve",
+        help="run the server (what run.py does without a command)",
+        epilog="example: TOCSIN_SERVER__PORT=8080 python run.py serve --workers 4",
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="tasks in hand at once (queue.workers); 0: do not deliver")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or Ctrl-C; the exit code."""
+    overrides = {}
+    if getattr(args, "workers", None) is not None:
+        overrides["TOCSIN_QUEUE__WORKERS"] = str(args.workers)
+        if args.workers == 0:
+            overrides["TOCSIN_QUEUE__EXPRESS_WORKERS"] = "0"
+    settings = load_settings(args, overrides)
+    try:
+        return uvloop.run(_serve(settings))
+    except (StoreRefused, StoreUnavailable, ConfigError) as error:
+        print(f"tocsin: {error}", file=sys.stderr)
+        return 1
+
+
+async def _serve(settings: Settings) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    app = build(settings)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=5, keepalive_timeout=75)
+    try:
+        await runner.setup()
+        site = web.TCPSite(runner, settings.server.host, settings.server.port, ssl_context=_tls(settings), backlog=1024)
+        try:
+            await site.start()
+        except OSError as error:
+            where = f"{settings.server.host}:{settings.server.port}"
+            print(f"tocsin: cannot listen on {where}: {error.strerror}; change server.host or server.port", file=sys.stderr)
+            return 1
+        _greet(app, runner, settings)
+        gc.collect()
+        gc.freeze()  # what is here now stays: the collector need not look at it again
+        await stop.wait()
+        print("tocsin: finishing what is in hand…", flush=True)
+        await app[POOL].drain(settings.server.shutdown_grace_s)
+    finally:
+        await runner.cleanup()
+    return 0
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if not settings.server.tls_cert:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(
+            settings.path(settings.server.tls_cert), settings.path(settings.server.tls_key or settings.server.tls_cert)
+        )
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"{settings.file}: server.tls_cert: expected a PEM certificate with its key: {error}") from None
+    return context
+
+
+def _greet(app: web.Application, runner: web.AppRunner, settings: Settings) -> None:
+    """Say where the server is and, at the very first start, how to get in."""
+    host, port = runner.addresses[0][:2]
+    shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::", "::1") else host  # noqa: S104 - only compared
+    base = f"http{'s' if settings.server.tls_cert else ''}://{shown}:{port}"
+    lines = [f"Tocsin : {base}/admin/queue"]
+    keyring = app[FRONT].keyring
+    if keyring.first:
+        link = f"{base}/admin/login?once={keyring.new_once(keyring.first.key)}"
+        lines += [
+            "",
+            "  Clé d'administration (affichée cette seule fois) / admin key (shown this once):",
+            f"    {keyring.first.secret}",
+            "  Lien de connexion, valable une fois, 15 minutes / one-time sign-in link, 15 minutes:",
+            f"    {link}",
+            "",
+        ]
+    print("\n".join(lines), flush=True)

@@ -1,0 +1,1 @@
+"""What follows the log, or the clock, beside the workers."""

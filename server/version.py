@@ -1,0 +1,3 @@
+"""Which Tocsin this is."""
+
+VERSION = "1.0.0"
