@@ -63,34 +63,41 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
 
     Raises ConfigError, whatever the file or the environment holds.
     """
-    file = path or DEFAULT_FILE
-    table = read(file)
+    file = (path or DEFAULT_FILE).absolute()
+    name_of_file = short(file)
+    table = read(file, name_of_file)
     # The shipped channels and types stand in where the file has none, so that a variable may change one of them.
     for name, shipped in (("channels", CHANNELS), ("types", TYPES)):
         table.setdefault(name, msgspec.to_builtins(shipped))
-    reader = Reader(str(file), file.absolute().parent, environ)
+    reader = Reader(name_of_file, file.parent, environ)
     reader.overlay(table)
     sections = reader.group((), Sections, table)
-    settings = Settings(
-        **{name: getattr(sections, name) for name in kinds(Sections)}, file=file.absolute(), base_dir=reader.base_dir
-    )
-    settings = fill(settings)
+    fields = {name: getattr(sections, name) for name in kinds(Sections)}
+    settings = fill(Settings(**fields, file=file, base_dir=file.parent))
     check(reader, settings)
     return settings
 
 
-def read(file: Path) -> dict[str, Any]:
+def short(file: Path) -> str:
+    """The file's name for messages: as one sees it from where one stands."""
+    try:
+        return str(file.relative_to(Path.cwd()))
+    except (OSError, ValueError):
+        return str(file)
+
+
+def read(file: Path, name: str) -> dict[str, Any]:
     """The file as nested dicts. Raises ConfigError."""
     try:
         return tomllib.loads(file.read_bytes().decode("utf-8-sig"))
     except OSError as error:
-        raise ConfigError(f"{file}: expected a configuration file: {error.strerror or 'cannot be read'}") from None
+        raise ConfigError(f"{name}: expected a configuration file: {error.strerror or 'cannot be read'}") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: expected UTF-8 text, got another byte at offset {error.start}") from None
+        raise ConfigError(f"{name}: expected UTF-8 text, got another byte at offset {error.start}") from None
     except RecursionError:
-        raise ConfigError(f"{file}: expected TOML, got brackets nested too deeply") from None
+        raise ConfigError(f"{name}: expected TOML, got brackets nested too deeply") from None
     except ValueError as error:  # TOMLDecodeError, and what int() says of a number with thousands of digits
-        raise ConfigError(f"{file}: expected TOML: {error}") from None
+        raise ConfigError(f"{name}: expected TOML: {error}") from None
 
 
 class Reader:
