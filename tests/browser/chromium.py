@@ -1,4 +1,4 @@
-"""A Chromium for the browser tests: found, else installed, else one clear error. Never a silent skip.
+"""A Chromium for the browser tests and its driver: found, else installed, else one clear error. Never a silent skip.
 
 `make test` runs this file; the tests call `find()` and start what it names with `ARGS`.
 """
@@ -21,10 +21,8 @@ ARGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-MISSING = (
-    "tests/browser: expected Chromium, found none and could install none.\n"
-    "Install it (Debian: sudo apt-get install chromium), or name one: CHROMIUM=/path/to/chromium make test"
-)
+NO_BROWSER = "Chromium (Debian: sudo apt-get install chromium; or name one: CHROMIUM=/path/to/chromium make test)"
+NO_DRIVER = "Playwright's driver to start (Debian: sudo apt-get install libatomic1)"
 
 
 def find() -> Path | None:
@@ -47,42 +45,45 @@ def runs(browser: Path) -> bool:
 
 
 def playwrights_own() -> Path | None:
-    """Where Playwright keeps the browser that `playwright install` brings."""
-    from playwright.sync_api import sync_playwright  # slow, and most often not needed
-
-    with sync_playwright() as playwright:
-        path = Path(playwright.chromium.executable_path)
-    return path if path.exists() else None
+    """The newest that `playwright install` has brought, where it keeps them."""
+    home = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or Path.home() / ".cache" / "ms-playwright")
+    return max(home.glob("chromium-*/chrome-linux*/chrome"), key=lambda path: path.stat().st_mtime, default=None)
 
 
-def install() -> None:
-    """Try the system's package manager, then Playwright's own download. Says what it does; fails without a word."""
-    if shutil.which("apt-get"):
-        as_root = [] if os.getuid() == 0 else ["sudo", "-n"]  # -n: never ask for a password in the middle of a test run
-        if not as_root or shutil.which("sudo"):
-            print("Installing Chromium with apt-get…", flush=True)
-            apt = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
-            if attempt([*apt, "update"]) and attempt([*apt, "install", "-y", "--no-install-recommends", "chromium"]):
-                return
-    print("Installing Chromium with Playwright…", flush=True)
-    attempt([sys.executable, "-m", "playwright", "install", "chromium"])
+def driver_runs() -> bool:
+    """Playwright's driver is a Node.js that needs libatomic, which a small Debian does not have."""
+    return attempt([sys.executable, "-m", "playwright", "--version"], quiet=True)
 
 
-def attempt(command: list[str]) -> bool:
-    """Run it, its ordinary output hidden."""
-    return subprocess.run(command, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, check=False).returncode == 0
+def apt_install(*packages: str) -> bool:
+    """Ask the system's package manager, as root or by sudo without a password."""
+    as_root = [] if os.getuid() == 0 else ["sudo", "-n"]
+    if not shutil.which("apt-get") or (as_root and not shutil.which("sudo")):
+        return False
+    print(f"Installing {' '.join(packages)} with apt-get…", flush=True)
+    apt = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
+    return attempt([*apt, "update"]) and attempt([*apt, "install", "-y", "--no-install-recommends", *packages])
+
+
+def attempt(command: list[str], *, quiet: bool = False) -> bool:
+    """Run it, its ordinary output hidden, and its errors too if `quiet`."""
+    errors = subprocess.DEVNULL if quiet else None
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, check=False)
+    return done.returncode == 0
 
 
 def main() -> int:
-    """Make sure that there is one; 1 where there cannot be."""
-    if find():
-        return 0
-    if not os.environ.get("CHROMIUM"):
-        install()
-        if find():
-            return 0
-    print(MISSING, file=sys.stderr)
-    return 1
+    """Make sure that both are there; 1, and one line for each that cannot be had, where they are not."""
+    named = os.environ.get("CHROMIUM")
+    if not driver_runs():
+        apt_install("libatomic1")
+    if not find() and not named and not (apt_install("chromium", "fonts-dejavu-core") and find()):
+        print("Installing Chromium with Playwright…", flush=True)
+        attempt([sys.executable, "-m", "playwright", "install", "chromium"])
+    missing = [text for text, there in ((NO_DRIVER, driver_runs()), (NO_BROWSER, find())) if not there]
+    for text in missing:
+        print(f"tests/browser: expected {text}", file=sys.stderr)
+    return 1 if missing else 0
 
 
 if __name__ == "__main__":
