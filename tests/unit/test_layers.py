@@ -21,6 +21,7 @@ LAYERS: list[set[str]] = [
     {"server.queue", "server.stats"},
     {"server.api"},
     {"server.app"},
+    {"server.commands"},
     {"server.cli"},
     {"run"},
 ]
