@@ -21,10 +21,10 @@ run: runtime ## set up, then serve (ARGS="--config FILE" …)
 test: dev chromium ## set up, then run every test (ARGS="tests/unit -k config" …)
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
-check: dev ## style, types, and the texts of both languages
+check: dev ## style, types, layers, and the texts of both languages
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy server notifiers run.py
-	@$(PY) -m pytest -q -p no:cacheprovider tests/unit -k "catalogue or layers or shipped"
+	@$(PY) -m pytest -q tests/unit/test_i18n.py tests/unit/test_layers.py
 
 bench: dev ## measure (ONLY=name: one part alone)
 	@$(PY) -m tests.bench $(ONLY) $(ARGS)
