@@ -1,20 +1,20 @@
 """Signing in and out: a key, or a one-time link, becomes a browser's session.
 
-The sign-in page itself is `pages`'; it hands its `?once=` to `redeem`, and shows `?problem=` in words.
+The form is drawn by `pages`.
 """
 
 from __future__ import annotations
 
-from urllib.parse import urlencode
-
 from aiohttp import web
 from msgspec import Struct
 
+from server.api.pages import login_page
 from server.http.auth import KEY, SESSION
 from server.http.caller import local_path
-from server.http.front import FRONT, audit
-from server.http.problems import BadSignIn, ForeignOrigin, Problem, TooFast
+from server.http.front import FRONT, audit, request_id
+from server.http.problems import BadSignIn, ForeignOrigin, Problem, TooFast, body_of
 from server.http.routes import Routes
+from server.i18n import lang
 from server.model import Role
 
 routes = Routes()
@@ -69,7 +69,7 @@ async def sign_in(request: web.Request, given: SignIn) -> web.StreamResponse | t
     except Problem as problem:
         if not by_form:
             raise
-        raise _back_to_login(problem, target) from None
+        return _form_again(request, problem, target)
     request[KEY] = key
     await audit(request, "sign-in", key.id)
     if by_form:
@@ -80,19 +80,22 @@ async def sign_in(request: web.Request, given: SignIn) -> web.StreamResponse | t
     return SignedIn(True, key.name, key.role.name.lower(), target), {"Set-Cookie": cookie}
 
 
-async def redeem(request: web.Request) -> web.Response | None:
-    """Answer `GET /admin/login?once=TOKEN`: a session and a redirect, as Jupyter does; None where there is no token."""
-    token = request.query.get("once")
-    if token is None:
-        return None
+@routes.get(LOGIN, needs=None, hidden=True, free_query=True)
+async def login(request: web.Request) -> web.StreamResponse:
+    """The sign-in form; with `?once=TOKEN` a session at once, as Jupyter does."""
     target = local_path(request.query.get("next"), HOME)
-    try:
-        key, cookie = await request.app[FRONT].keyring.sign_in_once(request, token)
-    except Problem as problem:
-        raise _back_to_login(problem, target) from None
-    request[KEY] = key
-    await audit(request, "sign-in", key.id, {"by": "one-time link"})
-    return _signed_in(request, cookie, target)
+    front = request.app[FRONT]
+    if token := request.query.get("once"):
+        try:
+            key, cookie = await front.keyring.sign_in_once(request, token)
+        except Problem as problem:
+            return _form_again(request, problem, target)
+        request[KEY] = key
+        await audit(request, "sign-in", key.id, {"by": "one-time link"})
+        return _signed_in(request, cookie, target)
+    if "lang" not in request.query and await front.keyring.session_of(request):
+        raise web.HTTPSeeOther(target)
+    return login_page(request, next_path=target if target != HOME else "")
 
 
 @routes.post(
@@ -123,7 +126,9 @@ def _signed_in(request: web.Request, token: str, target: str) -> web.Response:
     return response
 
 
-def _back_to_login(problem: Problem, target: str) -> web.HTTPSeeOther:
-    """Back to the form, which says what went wrong."""
-    told = {"problem": problem.code} | ({"next": target} if target != HOME else {})
-    return web.HTTPSeeOther(f"{LOGIN}?{urlencode(told)}", headers=problem.headers)
+def _form_again(request: web.Request, problem: Problem, target: str) -> web.Response:
+    """The form once more, which says what went wrong."""
+    said = body_of(problem, lang(request), request_id(request)).detail
+    response = login_page(request, problem=said, next_path=target if target != HOME else "", status=problem.status)
+    response.headers.update(problem.headers)
+    return response

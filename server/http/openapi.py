@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 
-from server import __version__
 from server.http.decode import FORM
 from server.http.problems import (
     BadQuery,
@@ -27,6 +26,7 @@ from server.http.problems import (
 )
 from server.http.routes import Route
 from server.i18n import text
+from server.version import VERSION
 
 REF = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"{(\w+)(?::[^{}]*)?}")
@@ -38,7 +38,8 @@ TAGS = {
     "admin": "Pause, clear, and acts on many tasks at once.",
     "keys": "Keys and the audit log.",
     "session": "A browser's session.",
-    "service": "Health, metrics and documents.",
+    "health": "Is it alive, is it ready; metrics.",
+    "documents": "This document, and the one of the event stream.",
 }
 
 
@@ -148,7 +149,7 @@ def _operation(route: Route, schema_of: dict[Any, Any], schemas: dict[str, Any])
         "operationId": _operation_id(route),
         "summary": route.summary,
         "description": _description(route),
-        "tags": list(route.tags) or ["service"],
+        "tags": list(route.tags) or ["documents"],
         "parameters": _parameters(route, schemas),
         "responses": {str(route.status): success, **_failures(route)},
         "security": [{"apiKey": []}, {"session": []}] if route.needs is not None else [],
@@ -191,9 +192,9 @@ def document(routes: Iterable[Route], *, title: str = "Tocsin", server: str = "/
         "openapi": "3.1.0",
         "info": {
             "title": title,
-            "version": __version__,
-            "description": "A self-hosted emergency notification server. Errors are RFC 9457 (`application/problem+json`)"
-            " with a stable `code`; text is French, or English with `Accept-Language: en`.",
+            "version": VERSION,
+            "description": "A self-hosted emergency notification server. Errors are RFC 9457"
+            " (`application/problem+json`) with a stable `code`. Text is French, English with `Accept-Language: en`.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": server}],

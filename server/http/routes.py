@@ -102,13 +102,17 @@ class Routes:
             self._routes += other._routes
 
     def register(self, app: web.Application) -> None:
-        """Add all to `app`, which has its front (`front.setup`)."""
+        """Add all to `app`, which has its front (`front.setup`); `app[ROUTES]` are they, for the document."""
+        app[ROUTES] = self
         for route in self._routes:
             handler = _build(route, app[FRONT])
             if route.method == "GET":
                 app.router.add_get(route.path, handler, allow_head=not route.stream)
             else:
                 app.router.add_route(route.method, route.path, handler)
+
+
+ROUTES = web.AppKey("routes", Routes)
 
 
 def _build(route: Route, front: Front) -> Handler:
