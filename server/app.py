@@ -56,7 +56,14 @@ def build(settings: Settings, clock: Clock | None = None, *, node: str | None = 
     stats = Stats(store, pool, channels, clock)
     log = Log(store, settings.events.ring, clock)
     hub = stream.Hub(log, clock, settings.events, node=pool.node, version=VERSION, stats_source=stats.now)
-    app[SETTINGS], app[CLOCK], app[STORE], app[POOL], app[QUEUE], app[STATS] = settings, clock, store, pool, queue, stats
+    app[SETTINGS], app[CLOCK], app[STORE], app[POOL], app[QUEUE], app[STATS] = (
+        settings,
+        clock,
+        store,
+        pool,
+        queue,
+        stats,
+    )
     app[CHANNELS], app[LOG], app[stream.HUB] = channels, log, hub
     app[RETENTION] = Retention(store, settings, clock, log.trimmed)
     front.setup(app, settings, clock, store)

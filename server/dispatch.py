@@ -21,6 +21,7 @@ from server.config import Settings
 from server.model import Failure, NotificationTask, Recipient, Standing, Wait, Word, stand, wait_s
 from server.model import Outcome as Record
 from server.store import Store, StoreUnavailable
+from server.store.reads import Chunk
 from server.store.writes import Again, End, Settle
 
 log = logging.getLogger("tocsin.dispatch")
@@ -69,9 +70,9 @@ class Dispatch:
 
     def __init__(
         self, task: NotificationTask, store: Store, channels: Channels, settings: Settings, clock: Clock,
-        draw: Callable[[], float], on_settling: Callable[[], None] = lambda: None,
+        draw: Callable[[], float], on_settling: Callable[[], None] = lambda: None, first: Chunk | None = None,
     ):  # fmt: skip
-        """`draw` gives the jitter, 0..1; `on_settling` is called when the last outcome has come back."""
+        """`first` is the task's first chunk, if it is at hand; `draw` gives the jitter, 0..1; `on_settling` is called when the last outcome has come back."""
         self.task = task
         self.since_ms = clock.now_ms()
         self.stopped = ""  # why: "lost" (its lease), "cancelled", "drain", "turn" (others wait)
@@ -96,6 +97,8 @@ class Dispatch:
         self._failed = 0
         self._told_ms = 0
         self._labels: dict[str, str] = {}
+        if first:
+            self._take_up(first)
 
     def stop(self, why: str) -> None:
         """Begin no further call; `run` returns once those on the wire have come back."""
@@ -145,7 +148,9 @@ class Dispatch:
 
     def _failure(self) -> Failure:
         reasons = [(reason, code, n) for (reason, code), n in self._reasons.most_common(5)]
-        return Failure(kind="unreached", unreached=self._failed, total=self.task.total - self.task.skipped, reasons=reasons)
+        return Failure(
+            kind="unreached", unreached=self._failed, total=self.task.total - self.task.skipped, reasons=reasons
+        )
 
     # --- calling -----------------------------------------------------------------------------------
 
@@ -156,7 +161,7 @@ class Dispatch:
         while True:
             while self._on_wire + len(self._unrecorded) >= most:
                 await self._record()
-            if not self._jobs and not await self._refill():
+            if not self._jobs and (self._read_all or not await self._refill()):
                 return
             if not self.may_call():
                 return
@@ -177,7 +182,12 @@ class Dispatch:
 
     def _help(self) -> None:
         """One more sender, if the others are busy and there is work for it."""
-        if self._jobs and self._on_wire and not self.stopped and len(self._extra) + 1 < self._settings.delivery.concurrency:
+        if (
+            self._jobs
+            and self._on_wire
+            and not self.stopped
+            and len(self._extra) + 1 < self._settings.delivery.concurrency
+        ):
             sender = asyncio.create_task(self._send(), name=f"send-{self.task.id}")
             self._extra.add(sender)
             sender.add_done_callback(self._helped)
@@ -262,11 +272,14 @@ class Dispatch:
                 if chunk is None:
                     self._read_all = True
                     break
-                self._next_n = chunk.n + len(chunk.recipients)
-                self._read_all = self._next_n >= self.task.total
-                for n, recipient in enumerate(chunk.recipients, chunk.n):
-                    self._consider(n, recipient, chunk.outcomes.get(n, []))
+                self._take_up(chunk)
         return bool(self._jobs)
+
+    def _take_up(self, chunk: Chunk) -> None:
+        self._next_n = chunk.n + len(chunk.recipients)
+        self._read_all = self._next_n >= self.task.total
+        for n, recipient in enumerate(chunk.recipients, chunk.n):
+            self._consider(n, recipient, chunk.outcomes.get(n, []))
 
     def _consider(self, n: int, recipient: Recipient, outcomes: list[Record]) -> None:
         if not recipient.preferences.actif:

@@ -64,7 +64,12 @@ class Role(IntEnum):
 
 NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
 Line = Annotated[str, Meta(pattern=NO_CONTROLS)]
-Email = Annotated[str, Meta(max_length=320, pattern=r"^[^\s@<>\"(),:;\\\[\]\x00-\x1f\x7f-\x9f]+@[^\s@<>\"(),:;\\\[\]\x00-\x1f\x7f-\x9f]+\Z")]
+Email = Annotated[
+    str,
+    Meta(
+        max_length=320, pattern=r"^[^\s@<>\"(),:;\\\[\]\x00-\x1f\x7f-\x9f]+@[^\s@<>\"(),:;\\\[\]\x00-\x1f\x7f-\x9f]+\Z"
+    ),
+]
 Phone = Annotated[str, Meta(max_length=32, pattern=r"^\+ *[1-9](?: *[0-9]){6,14} *\Z")]
 
 
@@ -246,7 +251,9 @@ def stand(
     its own run alone. A permanent refusal moves on to the next channel, which always gets one try.
     """
     if not recipient.preferences.actif:
-        return Delivery(n=n, recipient=recipient, standing=Standing.SKIPPED, channel=channels[0] if channels else "", attempts=0)
+        return Delivery(
+            n=n, recipient=recipient, standing=Standing.SKIPPED, channel=channels[0] if channels else "", attempts=0
+        )
     attempts = 0
     last = sent = None
     refused: set[str] = set()
@@ -322,59 +329,6 @@ class Event(Struct, frozen=True):
     status: str
     priority: int
     body: bytes
-
-
-# --- what clients are shown ------------------------------------------------------------------
-
-
-class Progress(Struct, frozen=True):
-    """How far a task has come, in recipients."""
-
-    sent: int
-    failed: int
-    skipped: int
-    total: int
-
-
-class Result(Struct, frozen=True):
-    """What came of a task that has ended, in recipients."""
-
-    success: bool
-    type: str
-    utilisateurs_notifies: int
-    utilisateurs_total: int
-    non_joints: int
-    ignores: int
-    doublons: int
-
-
-class TaskView(Struct, frozen=True, kw_only=True):
-    """A task as REST, events and webhooks show it; `message` and `webhook_url` only where one task is asked for."""
-
-    id: str
-    type: str
-    status: Status
-    priority: str
-    titre: str
-    attempts: int
-    run: int
-    progress: Progress
-    created_at_iso: str
-    started_at_iso: str | None
-    completed_at_iso: str | None
-    next_attempt_at_iso: str | None
-    planifiee_a: str | None
-    expire_a: str | None
-    node: str | None
-    error: str | None
-    result: Result | None
-
-
-class TaskDetail(TaskView, frozen=True, kw_only=True):
-    """A task with all that its sender wrote."""
-
-    message: str
-    webhook_url: str | None
 
 
 _second = (0, "")

@@ -47,9 +47,10 @@ from server.model import (
 )
 from server.store import Store, StoreUnavailable
 from server.store.desk import Remove
+from server.store.orders import Cancel, Pause, Refusal, Retry
 from server.store.reads import Page, TaskFilter
 from server.store.rows import chunk_cell
-from server.store.writes import CHUNK, Cancel, Enqueue, Full, Idempotency, Pause, Refusal, Replayed, Retry
+from server.store.writes import CHUNK, Enqueue, Full, Idempotency, Replayed
 from server.workers import WorkerPool
 
 MAX_ERRORS = 100
@@ -258,7 +259,12 @@ class QueueManager:
             for n, person in enumerate(chunk.recipients, chunk.n):
                 if n <= after:
                     continue
-                if q and q not in person.id.lower() and q not in person.nom.lower() and q not in (person.email or "").lower():
+                if (
+                    q
+                    and q not in person.id.lower()
+                    and q not in person.nom.lower()
+                    and q not in (person.email or "").lower()
+                ):
                     continue
                 delivery = self.delivery(task, n, person, chunk.outcomes.get(n, []))
                 if only and delivery.standing not in only:

@@ -60,23 +60,33 @@ class Stats:
             "tasks_by_priority": by_priority,
             "minutes": [
                 {
-                    "at": iso(minute.minute * 60_000), "enqueued": minute.enqueued, "completed": minute.completed,
-                    "failed": minute.failed, "sent": minute.sent, "latency_p50_ms": minute.latency_p50_ms,
+                    "at": iso(minute.minute * 60_000),
+                    "enqueued": minute.enqueued,
+                    "completed": minute.completed,
+                    "failed": minute.failed,
+                    "sent": minute.sent,
+                    "latency_p50_ms": minute.latency_p50_ms,
                     "latency_p95_ms": minute.latency_p95_ms,
                 }
                 for minute in figures.minutes
             ],  # fmt: skip
             "in_hand": [
                 {
-                    "worker": hand.worker, "express": hand.express, "task_id": hand.task.id, "type": hand.task.type,
-                    "titre": hand.task.titre, "since": iso(hand.since_ms),
+                    "worker": hand.worker,
+                    "express": hand.express,
+                    "task_id": hand.task.id,
+                    "type": hand.task.type,
+                    "titre": hand.task.titre,
+                    "since": iso(hand.since_ms),
                 }
                 for hand in sorted(self._pool.hands.values(), key=lambda hand: (hand.express, hand.worker))
             ],  # fmt: skip
             "channels": [
                 {
-                    "name": channel.name, "breaker": channel.breaker.state,
-                    "rate_per_second": channel.gate.rate_per_second, "in_flight": channel.gate.in_flight,
+                    "name": channel.name,
+                    "breaker": channel.breaker.state,
+                    "rate_per_second": channel.gate.rate_per_second,
+                    "in_flight": channel.gate.in_flight,
                     "waiting": channel.gate.waiting,
                 }
                 for channel in self._channels.values()

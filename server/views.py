@@ -2,8 +2,60 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from server.i18n import failure_text
-from server.model import ENDED, NotificationTask, Progress, Result, Status, TaskDetail, TaskView, iso, iso_or_none
+from server.model import ENDED, NotificationTask, Status, iso, iso_or_none
+
+
+class Progress(Struct, frozen=True):
+    """How far a task has come, in recipients."""
+
+    sent: int
+    failed: int
+    skipped: int
+    total: int
+
+
+class Result(Struct, frozen=True):
+    """What came of a task that has ended, in recipients."""
+
+    success: bool
+    type: str
+    utilisateurs_notifies: int
+    utilisateurs_total: int
+    non_joints: int
+    ignores: int
+    doublons: int
+
+
+class TaskView(Struct, frozen=True, kw_only=True):
+    """A task as REST, events and webhooks show it; `message` and `webhook_url` only where one task is asked for."""
+
+    id: str
+    type: str
+    status: Status
+    priority: str
+    titre: str
+    attempts: int
+    run: int
+    progress: Progress
+    created_at_iso: str
+    started_at_iso: str | None
+    completed_at_iso: str | None
+    next_attempt_at_iso: str | None
+    planifiee_a: str | None
+    expire_a: str | None
+    node: str | None
+    error: str | None
+    result: Result | None
+
+
+class TaskDetail(TaskView, frozen=True, kw_only=True):
+    """A task with all that its sender wrote."""
+
+    message: str
+    webhook_url: str | None
 
 
 def _shown(task: NotificationTask, lang: str) -> dict[str, object]:

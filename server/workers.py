@@ -18,6 +18,7 @@ from server.config import Settings
 from server.dispatch import Dispatch
 from server.model import Event, EventKind, NotificationTask, Priority
 from server.store import Store, StoreUnavailable
+from server.store.reads import Chunk
 from server.store.writes import Claim, Claimed, Renew, Sweep, Swept
 
 log = logging.getLogger("tocsin.workers")
@@ -170,22 +171,24 @@ class WorkerPool:
         now_ms = self._clock.now_ms()
         lease_ms = now_ms + int(self._settings.queue.lease_s * 1000)
         try:
-            claimed: Claimed = await self._store.apply(
-                Claim(now_ms, lease_ms, self.node, slots, express, self._rates)
-            )
+            claimed: Claimed = await self._store.apply(Claim(now_ms, lease_ms, self.node, slots, express, self._rates))
         except StoreUnavailable:
             self._most_urgent = seen
             raise
         for task in sorted(claimed.tasks, key=lambda task: (task.priority, task.place_ms, task.id)):
-            self._begin(task, begun)
-        if len(claimed.tasks) >= slots:  # there may be more; but where only the express lane asked in vain, none CRITIQUE
+            self._begin(task, claimed.chunks[task.id], begun)
+        if (
+            len(claimed.tasks) >= slots
+        ):  # there may be more; but where only the express lane asked in vain, none CRITIQUE
             rest = seen if slots or claimed.tasks else Priority.HAUTE
             self._most_urgent = min(told for told in (self._most_urgent, rest) if told is not None)
         if claimed.retry_ms:
             self.expect(claimed.retry_ms)
 
-    def _begin(self, task: NotificationTask, begun: float) -> None:
-        hand = Hand(task, self._store, self._channels, self._settings, self._clock, random.random, self._wake.set)
+    def _begin(self, task: NotificationTask, first: Chunk, begun: float) -> None:
+        hand = Hand(
+            task, self._store, self._channels, self._settings, self._clock, random.random, self._wake.set, first
+        )  # fmt: skip
         hand.lease_until = begun + self._settings.queue.lease_s
         slots, _ = self._free()
         hand.express = slots <= 0
@@ -204,7 +207,9 @@ class WorkerPool:
         except StoreUnavailable as error:
             log.warning("task %s: storage says no: %s", hand.task.id, error)
             return
-        except Exception:  # the task stays in hand until its lease ends: then it counts as a crash and is taken up again
+        except (
+            Exception
+        ):  # the task stays in hand until its lease ends: then it counts as a crash and is taken up again
             log.exception("task %s: dispatch failed", hand.task.id)
             return
         finally:

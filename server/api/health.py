@@ -7,10 +7,10 @@ from typing import Any
 from aiohttp import web
 from msgspec import Struct
 
-from server.version import VERSION
 from server.api.context import CLOCK, POOL, STORE
 from server.http.problems import Draining, StorageDown
 from server.http.routes import Routes
+from server.version import VERSION
 
 routes = Routes()
 
@@ -29,7 +29,14 @@ async def health(request: web.Request) -> Health:
     return Health("healthy", VERSION, request.app[POOL].node)
 
 
-@routes.get("/api/health/ready", needs=None, gives=Health, summary="Can it take requests?", tags=("health",), problems=(Draining, StorageDown))
+@routes.get(
+    "/api/health/ready",
+    needs=None,
+    gives=Health,
+    summary="Can it take requests?",
+    tags=("health",),
+    problems=(Draining, StorageDown),
+)
 async def ready(request: web.Request) -> Health:
     """503 while starting, draining or without its store."""
     pool = request.app[POOL]

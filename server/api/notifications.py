@@ -53,7 +53,13 @@ class Types(Struct, frozen=True):
     types: list[TypeView]
 
 
-@routes.get("/api/notifications/types", needs=Role.VIEWER, gives=Types, summary="The notification types", tags=("notifications",))
+@routes.get(
+    "/api/notifications/types",
+    needs=Role.VIEWER,
+    gives=Types,
+    summary="The notification types",
+    tags=("notifications",),
+)
 async def types(request: web.Request) -> Types:
     """The types that config.toml declares, with label, default priority and where to post them."""
     language = lang(request)
@@ -61,7 +67,13 @@ async def types(request: web.Request) -> Types:
     return Types(
         True,
         [
-            TypeView(name, kind.label_in(language) or name, kind.priority.name, f"/api/notifications/{name}", list(kind.channels or settings.channels))
+            TypeView(
+                name,
+                kind.label_in(language) or name,
+                kind.priority.name,
+                f"/api/notifications/{name}",
+                list(kind.channels or settings.channels),
+            )
             for name, kind in settings.types.items()
         ],
     )
@@ -91,5 +103,3 @@ async def send(request: web.Request, new: NewNotification) -> web.Response:
     if answer.replayed:
         headers["Idempotent-Replayed"] = "true"
     return web.Response(body=answer.body, status=202, headers=headers)
-
-

@@ -57,7 +57,15 @@ class BulkBody(Struct, frozen=True, forbid_unknown_fields=True):
     dry_run: bool = False
 
 
-@routes.post("/admin/api/queue/clear", needs=Role.ADMIN, takes=ClearBody, gives=Cleared, summary="Remove ended tasks", tags=("admin",), example={"hours": 24})
+@routes.post(
+    "/admin/api/queue/clear",
+    needs=Role.ADMIN,
+    takes=ClearBody,
+    gives=Cleared,
+    summary="Remove ended tasks",
+    tags=("admin",),
+    example={"hours": 24},
+)
 async def clear(request: web.Request, body: ClearBody) -> Cleared:
     """Remove tasks that ended at least `hours` ago; never one that is pending or processing."""
     for number, status in enumerate(body.status):
@@ -69,27 +77,59 @@ async def clear(request: web.Request, body: ClearBody) -> Cleared:
     return Cleared(True, removed_text(removed, lang(request)), removed)
 
 
-@routes.post("/admin/api/queue/pause", needs=Role.ADMIN, gives=PauseAnswer, summary="Pause the workers", tags=("admin",), audit="pause")
+@routes.post(
+    "/admin/api/queue/pause",
+    needs=Role.ADMIN,
+    gives=PauseAnswer,
+    summary="Pause the workers",
+    tags=("admin",),
+    audit="pause",
+)
 async def pause(request: web.Request) -> PauseAnswer:
     """Workers take no more tasks; what is in hand goes on, and sending is still accepted."""
     await request.app[QUEUE].pause(request[KEY], paused=True)
     return PauseAnswer(True, text("queue.paused", lang(request)), True)
 
 
-@routes.post("/admin/api/queue/resume", needs=Role.ADMIN, gives=PauseAnswer, summary="Resume the workers", tags=("admin",), audit="resume")
+@routes.post(
+    "/admin/api/queue/resume",
+    needs=Role.ADMIN,
+    gives=PauseAnswer,
+    summary="Resume the workers",
+    tags=("admin",),
+    audit="resume",
+)
 async def resume(request: web.Request) -> PauseAnswer:
     """Workers take tasks again."""
     await request.app[QUEUE].pause(request[KEY], paused=False)
     return PauseAnswer(True, text("queue.resumed", lang(request)), False)
 
 
-@routes.post("/admin/api/queue/retry", needs=Role.ADMIN, takes=BulkBody, gives=BulkResult, summary="Retry many tasks", tags=("admin",), problems=(EmptyFilter,), example={"status": ["failed"], "dry_run": True})
+@routes.post(
+    "/admin/api/queue/retry",
+    needs=Role.ADMIN,
+    takes=BulkBody,
+    gives=BulkResult,
+    summary="Retry many tasks",
+    tags=("admin",),
+    problems=(EmptyFilter,),
+    example={"status": ["failed"], "dry_run": True},
+)
 async def retry(request: web.Request, body: BulkBody) -> BulkResult:
     """Retry every task that matches, to those not reached; `dry_run` counts them."""
     return await _bulk(request, "retry", body)
 
 
-@routes.post("/admin/api/queue/cancel", needs=Role.ADMIN, takes=BulkBody, gives=BulkResult, summary="Cancel many tasks", tags=("admin",), problems=(EmptyFilter,), example={"type": ["meteo"], "dry_run": True})
+@routes.post(
+    "/admin/api/queue/cancel",
+    needs=Role.ADMIN,
+    takes=BulkBody,
+    gives=BulkResult,
+    summary="Cancel many tasks",
+    tags=("admin",),
+    problems=(EmptyFilter,),
+    example={"type": ["meteo"], "dry_run": True},
+)
 async def cancel(request: web.Request, body: BulkBody) -> BulkResult:
     """Cancel every task that matches; `dry_run` counts them."""
     return await _bulk(request, "cancel", body)
@@ -107,6 +147,10 @@ async def _bulk(request: web.Request, action: str, body: BulkBody) -> BulkResult
     )
     result = await request.app[QUEUE].bulk(action, only, dry_run=body.dry_run)
     if not body.dry_run:
-        filters = {name: value for name, value in (("status", sorted(body.status)), ("type", body.type), ("q", body.q)) if value}
+        filters = {
+            name: value
+            for name, value in (("status", sorted(body.status)), ("type", body.type), ("q", body.q))
+            if value
+        }
         await audit(request, action, detail={"many": result.count, "done": result.done} | filters)
     return result

@@ -19,8 +19,6 @@ from server.model import (
     Role,
     Standing,
     Status,
-    TaskDetail,
-    TaskView,
     Word,
     iso,
     mask,
@@ -28,7 +26,7 @@ from server.model import (
     to_ms,
 )
 from server.store.reads import TaskFilter
-from server.views import task_detail, task_view
+from server.views import TaskDetail, TaskView, task_detail, task_view
 
 routes = Routes()
 
@@ -132,7 +130,9 @@ def task_id(request: web.Request) -> str:
     return given
 
 
-@routes.get("/api/queue/tasks", needs=Role.VIEWER, query=TaskQuery, gives=TaskPage, summary="List tasks", tags=("queue",))
+@routes.get(
+    "/api/queue/tasks", needs=Role.VIEWER, query=TaskQuery, gives=TaskPage, summary="List tasks", tags=("queue",)
+)
 async def tasks(request: web.Request, query: TaskQuery) -> TaskPage:
     """Tasks that match every given filter, newest first; stable while new ones come."""
     if query.cursor is not None and not _is_id(query.cursor):
@@ -142,7 +142,14 @@ async def tasks(request: web.Request, query: TaskQuery) -> TaskPage:
     return TaskPage(True, [task_view(task, language) for task in page.tasks], page.cursor)
 
 
-@routes.get("/api/queue/tasks/{id}", needs=Role.VIEWER, gives=OneTask, summary="One task", tags=("queue",), problems=(UnknownTask,))
+@routes.get(
+    "/api/queue/tasks/{id}",
+    needs=Role.VIEWER,
+    gives=OneTask,
+    summary="One task",
+    tags=("queue",),
+    problems=(UnknownTask,),
+)
 async def task(request: web.Request) -> OneTask:
     """Status, progress and result of a task, with what its sender wrote."""
     return OneTask(True, task_detail(await request.app[QUEUE].task(task_id(request)), lang(request)))
@@ -157,9 +164,15 @@ async def deliveries(request: web.Request, query: DeliveryQuery) -> DeliveryPage
     queue = request.app[QUEUE]
     found = await queue.task(task_id(request))
     after = int(query.cursor) if query.cursor is not None else -1
-    rows, following = await queue.deliveries(found, frozenset(query.status), query.q.strip().lower(), query.limit, after)
+    rows, following = await queue.deliveries(
+        found, frozenset(query.status), query.q.strip().lower(), query.limit, after
+    )
     masked, language = request[KEY].role < Role.OPERATOR, lang(request)
-    return DeliveryPage(True, [delivery_view(row, language, masked=masked) for row in rows], None if following is None else str(following))
+    return DeliveryPage(
+        True,
+        [delivery_view(row, language, masked=masked) for row in rows],
+        None if following is None else str(following),
+    )
 
 
 def delivery_view(row: Delivery, language: str, *, masked: bool) -> DeliveryView:
@@ -194,7 +207,10 @@ async def events(request: web.Request, query: EventQuery) -> web.Response:
     after = int(query.cursor) if query.cursor is not None else 0
     lines = await request.app[STORE].events_of(found.id, after, query.limit + 1)
     cursor = f'"{lines[query.limit - 1].seq}"'.encode() if len(lines) > query.limit else b"null"
-    body = b'{"success":true,"events":[%b],"next_cursor":%b}' % (b",".join(line.body for line in lines[: query.limit]), cursor)
+    body = b'{"success":true,"events":[%b],"next_cursor":%b}' % (
+        b",".join(line.body for line in lines[: query.limit]),
+        cursor,
+    )
     return web.Response(body=body, headers={"Content-Type": "application/json; charset=utf-8"})
 
 
@@ -220,5 +236,3 @@ async def retry(request: web.Request) -> OneTask:
 async def stats(request: web.Request) -> StatsAnswer:
     """Counters, the last 15 minutes, and what is in hand."""
     return StatsAnswer(True, await request.app[STATS].now())
-
-

@@ -31,7 +31,9 @@ def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="run the server (what run.py does without a command)",
         epilog="example: TOCSIN_SERVER__PORT=8080 python run.py serve --workers 4",
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="tasks in hand at once (queue.workers); 0: do not deliver")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="tasks in hand at once (queue.workers); 0: do not deliver"
+    )
     parser.set_defaults(run=run)
 
 
@@ -64,7 +66,10 @@ async def _serve(settings: Settings) -> int:
             await site.start()
         except OSError as error:
             where = f"{settings.server.host}:{settings.server.port}"
-            print(f"tocsin: cannot listen on {where}: {error.strerror}; change server.host or server.port", file=sys.stderr)
+            print(
+                f"tocsin: cannot listen on {where}: {error.strerror}; change server.host or server.port",
+                file=sys.stderr,
+            )
             return 1
         _greet(app, runner, settings)
         gc.collect()
@@ -86,7 +91,9 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
             settings.path(settings.server.tls_cert), settings.path(settings.server.tls_key or settings.server.tls_cert)
         )
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"{settings.file}: server.tls_cert: expected a PEM certificate with its key: {error}") from None
+        raise ConfigError(
+            f"{settings.file}: server.tls_cert: expected a PEM certificate with its key: {error}"
+        ) from None
     return context
 
 

@@ -159,4 +159,6 @@ def open_store(url: str, base_dir: Path, *, serve: bool = True) -> Store:
     scheme, _, rest = url.partition(":")
     if scheme == "sqlite" and rest:
         return Store(SqliteEngine(base_dir / rest.removeprefix("//"), serve=serve))
-    raise StoreRefused(f"store.url: expected sqlite:PATH or postgresql://…, got a {urlsplit(url).scheme or 'plain'} URL")
+    raise StoreRefused(
+        f"store.url: expected sqlite:PATH or postgresql://…, got a {urlsplit(url).scheme or 'plain'} URL"
+    )

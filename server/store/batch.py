@@ -46,7 +46,11 @@ class Batch:
 
     def event(self, kind: EventKind, at_ms: int, task: NotificationTask) -> None:
         """`task` has changed: tell it as it is now."""
-        body = b'"event":"%b","at":"%b","task":%b}' % (kind.value.encode(), iso(at_ms).encode(), _json.encode(task_view(task)))
+        body = b'"event":"%b","at":"%b","task":%b}' % (
+            kind.value.encode(),
+            iso(at_ms).encode(),
+            _json.encode(task_view(task)),
+        )
         self._events.append((at_ms, kind.value, task, body))
 
     def gone(self, at_ms: int, task: NotificationTask) -> None:

@@ -85,13 +85,17 @@ def _filter(only: TaskFilter, args: _Args) -> str:
     return " AND ".join(parts)
 
 
-def page_sql(only: TaskFilter, status: Status | None, before: str | None, limit: int) -> tuple[str, str, list[Any], list[Any]]:
+def page_sql(
+    only: TaskFilter, status: Status | None, before: str | None, limit: int
+) -> tuple[str, str, list[Any], list[Any]]:
     """The statements of one page (rows, and the row where it stopped looking) with their arguments."""
     args = _Args()
     bounds = []
     if status:
         bounds.append(f"status = {args.add(status.value)}")
-    upper = min([bound for bound in (before, id_at(only.until_ms) if only.until_ms is not None else None) if bound], default="g")
+    upper = min(
+        [bound for bound in (before, id_at(only.until_ms) if only.until_ms is not None else None) if bound], default="g"
+    )
     bounds.append(f"id < {args.add(upper)}")
     if only.since_ms is not None:
         bounds.append(f"id >= {args.add(id_at(only.since_ms))}")
@@ -126,7 +130,9 @@ async def page(tx: Tx, dialect: str, only: TaskFilter, limit: int, before: str |
 
 
 async def _named(tx: Tx, only: TaskFilter, limit: int, before: str | None) -> Page:
-    ids = sorted({task_id for task_id in only.task_ids if before is None or task_id < before}, reverse=True)[: limit + 1]
+    ids = sorted({task_id for task_id in only.task_ids if before is None or task_id < before}, reverse=True)[
+        : limit + 1
+    ]
     tasks = [task_of(row) for row in await tx.many(sql.GET_TASK, [(task_id,) for task_id in ids])]
     tasks = [task for task in tasks if _passes(task, only)]
     return Page(tasks[:limit], ids[limit - 1] if len(ids) > limit else None)
@@ -139,7 +145,11 @@ def _passes(task: NotificationTask, only: TaskFilter) -> bool:
         and (not only.priority or task.priority in only.priority)
         and (only.since_ms is None or task.created_ms >= only.since_ms)
         and (only.until_ms is None or task.created_ms < only.until_ms)
-        and (not only.q or only.q.lower() in f"{task.titre}\n{task.message}".lower() or task.id.startswith(only.q.lower()))
+        and (
+            not only.q
+            or only.q.lower() in f"{task.titre}\n{task.message}".lower()
+            or task.id.startswith(only.q.lower())
+        )
     )
 
 
@@ -166,6 +176,19 @@ async def chunk_holding(tx: Tx, task_id: str, n: int) -> Chunk | None:
     """The chunk with ordinal `n` in it, or the last one before."""
     rows = await tx.all(sql.CHUNK_OF, task_id, n)
     return await _with_outcomes(tx, task_id, rows[0]) if rows else None
+
+
+async def first_chunks(tx: Tx, tasks: list[NotificationTask]) -> dict[str, Chunk]:
+    """The first chunk of each task just claimed, by task id: for most tasks all there is, without another look."""
+    found: dict[str, Chunk] = {}
+    rows = {row[0]: row[1:] for row in await tx.many(sql.FIRST_CHUNK, [(task.id,) for task in tasks])}
+    for task in tasks:
+        row = rows[task.id]
+        if task.fence == 1:  # nobody has worked on it before
+            found[task.id] = Chunk(row[0], recipients_of(row[1]), {})
+        else:
+            found[task.id] = await _with_outcomes(tx, task.id, row)
+    return found
 
 
 async def _with_outcomes(tx: Tx, task_id: str, row: Row) -> Chunk:

@@ -6,7 +6,20 @@ from typing import Any
 
 import msgspec
 
-from server.model import ApiKey, AuditEntry, Event, Failure, NotificationTask, Outcome, Priority, Recipient, Role, Session, Status, Word
+from server.model import (
+    ApiKey,
+    AuditEntry,
+    Event,
+    Failure,
+    NotificationTask,
+    Outcome,
+    Priority,
+    Recipient,
+    Role,
+    Session,
+    Status,
+    Word,
+)
 from server.store.engine import Row
 
 _failures = msgspec.json.Decoder(Failure)
@@ -105,7 +118,9 @@ def chunk_cell(recipients: list[Recipient]) -> bytes:
 
 def key_of(row: Row) -> ApiKey:
     """A row of `sql.KEY`."""
-    return ApiKey(id=row[0], name=row[1], role=Role(row[2]), hash=row[3], created_ms=row[4], used_ms=row[5], revoked_ms=row[6])
+    return ApiKey(
+        id=row[0], name=row[1], role=Role(row[2]), hash=row[3], created_ms=row[4], used_ms=row[5], revoked_ms=row[6]
+    )
 
 
 def session_of(row: Row) -> Session:
@@ -117,7 +132,14 @@ def audit_of(row: Row) -> AuditEntry:
     """A row of `sql.AUDIT`."""
     detail: dict[str, Any] = msgspec.json.decode(row[6])
     return AuditEntry(
-        at_ms=row[0], key_id=row[1], key_name=row[2], action=row[3], target=row[4], address=row[5], detail=detail, id=row[7]
+        at_ms=row[0],
+        key_id=row[1],
+        key_name=row[2],
+        action=row[3],
+        target=row[4],
+        address=row[5],
+        detail=detail,
+        id=row[7],
     )
 
 

@@ -150,6 +150,7 @@ DELETE FROM idempotency WHERE (key_id, key) IN (
 
 GET_TASK = f"SELECT {TASK} FROM task WHERE id = $1"
 CHUNKS = "SELECT n, recipients FROM chunk WHERE task_id = $1 AND n >= $2 ORDER BY n LIMIT $3"
+FIRST_CHUNK = "SELECT task_id, n, recipients FROM chunk WHERE task_id = $1 AND n = 0"
 CHUNK_OF = "SELECT n, recipients FROM chunk WHERE task_id = $1 AND n <= $2 ORDER BY n DESC LIMIT 1"
 OUTCOMES = f"""
 SELECT {OUTCOME} FROM outcome WHERE task_id = $1 AND n >= $2 AND n < $3 ORDER BY n, run, attempt"""

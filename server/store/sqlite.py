@@ -42,7 +42,16 @@ APPLICATION_ID = 0x546F6373  # "Tocs", in the file's header: PRAGMA application_
 WAL_RESET_RACE = ((3, 7, 0), (3, 51, 2))  # these can lose commits with two connections (sqlite.org, 2026)
 READERS = 3
 BUSY_MS = 4_000  # below the 5 s within which a sender must be told that storage says no
-NO = (apsw.FullError, apsw.IOError, apsw.BusyError, apsw.CantOpenError, apsw.CorruptError, apsw.ReadOnlyError, apsw.NotADBError, apsw.LockedError)
+NO = (
+    apsw.FullError,
+    apsw.IOError,
+    apsw.BusyError,
+    apsw.CantOpenError,
+    apsw.CorruptError,
+    apsw.ReadOnlyError,
+    apsw.NotADBError,
+    apsw.LockedError,
+)
 
 
 @lru_cache(maxsize=1024)
@@ -124,7 +133,9 @@ class SqliteEngine:
         except OSError as error:
             raise StoreRefused(f"{path.parent}: cannot be created: {error.strerror}") from None
         if not known and path.with_name(path.name + "-wal").exists():
-            raise StoreRefused(f"{path}: the database is missing but its -wal file is there; restore both or move both away")
+            raise StoreRefused(
+                f"{path}: the database is missing but its -wal file is there; restore both or move both away"
+            )
         if known and path.stat().st_size == 0:
             raise StoreRefused(f"{path}: an empty file is no database; restore it from a backup or move it away")
         if self._serve:
@@ -161,7 +172,9 @@ class SqliteEngine:
         except BlockingIOError:
             os.close(self._lock_file)
             self._lock_file = None
-            raise StoreRefused(f"{self.path}: another Tocsin serves this database; stop it, or use PostgreSQL for several nodes") from None
+            raise StoreRefused(
+                f"{self.path}: another Tocsin serves this database; stop it, or use PostgreSQL for several nodes"
+            ) from None
 
     def _recognise(self, connection: apsw.Connection) -> None:
         if list(connection.execute("PRAGMA application_id"))[0][0] != APPLICATION_ID:

@@ -21,11 +21,11 @@ from server.model import (
     Outcome,
     Status,
     Word,
-    may_move,
 )
 from server.store import sql
 from server.store.batch import Batch, reach_bucket
 from server.store.engine import Op, Row
+from server.store.reads import Chunk, first_chunks
 from server.store.rows import change_of, failure_cell, outcome_row, row_of, task_of
 
 replace = msgspec.structs.replace
@@ -102,9 +102,10 @@ class Enqueue(Op):
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """What a claim took, and whether a rate limit held something back until `retry_ms` (epoch)."""
+    """What a claim took, each with its first chunk; and whether a rate limit held something back until `retry_ms`."""
 
     tasks: list[NotificationTask]
+    chunks: dict[str, Chunk] = {}
     retry_ms: int | None = None
 
 
@@ -163,7 +164,8 @@ class Claim(Op):
             for task in tasks:
                 started[task.type] += 1
             await tx.many(sql.ADD_PACE, [(second, kind, n) for kind, n in sorted(started.items())])
-        return Claimed(tasks, (self.now_ms // 1000 + 1) * 1000 if held else None)
+        chunks = await first_chunks(tx, tasks)
+        return Claimed(tasks, chunks, (self.now_ms // 1000 + 1) * 1000 if held else None)
 
     async def _allowed(self, batch: Batch) -> dict[str, int]:
         """How many more tasks may start in the minute that ends now, by type and ("") in all."""
@@ -228,7 +230,9 @@ class Sweep(Op):
             if task_id in self.held:
                 continue
             poison = crashes + 1 >= MAX_CRASHES
-            back.append((task_id, "failed" if poison else "pending", crashed if poison else None, now if poison else None))
+            back.append(
+                (task_id, "failed" if poison else "pending", crashed if poison else None, now if poison else None)
+            )
         for row in await tx.many(sql.TAKE_OVER, back):
             task = task_of(row)
             batch.event(EventKind.FAILED if task.status is Status.FAILED else EventKind.RETRY_SCHEDULED, now, task)
@@ -299,7 +303,11 @@ class Settle(Op):
             before = task.status
             tasks[op.task_id] = task = op._after(task)
             if op.final or op.tell:
-                kinds = {Status.COMPLETED: EventKind.COMPLETED, Status.FAILED: EventKind.FAILED, Status.PENDING: EventKind.RETRY_SCHEDULED}
+                kinds = {
+                    Status.COMPLETED: EventKind.COMPLETED,
+                    Status.FAILED: EventKind.FAILED,
+                    Status.PENDING: EventKind.RETRY_SCHEDULED,
+                }
                 batch.event(kinds[task.status] if op.final else EventKind.PROGRESS, op.now_ms, task)
             if before is not task.status:
                 batch.moved(task, before, task.status, op.now_ms)
@@ -326,103 +334,3 @@ class Settle(Op):
                     task, status=done, failed=left, crashes=crashes, ended_ms=self.now_ms, due_ms=0, lease_ms=None,
                     failure=replace(failure, unreached=left) if left else None,
                 )  # fmt: skip
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    """The task is in a state that does not allow it, or unknown (`task` None)."""
-
-    task: NotificationTask | None
-
-
-@dataclass(eq=False)
-class Cancel(Op):
-    """Stop a task that has not ended. Gives the task, or Refusal."""
-
-    task_id: str
-    now_ms: int
-
-    @classmethod
-    async def apply(cls, batch: Batch, ops: list[Cancel]) -> list[Any]:
-        return [await op._move(batch) for op in ops]
-
-    async def _move(self, batch: Batch) -> Any:
-        task = await _locked(batch, self.task_id)
-        if task is None or not may_move(task.status, Status.CANCELLED):
-            return Refusal(task)
-        after = replace(task, status=Status.CANCELLED, ended_ms=self.now_ms, due_ms=0, lease_ms=None, fence=task.fence + 1)
-        return await _changed(batch, task, after, EventKind.CANCELLED, self.now_ms)
-
-
-@dataclass(eq=False)
-class Retry(Op):
-    """Send an ended task again, to those not reached, as a new run. Gives the task, or Refusal."""
-
-    task_id: str
-    now_ms: int
-
-    @classmethod
-    async def apply(cls, batch: Batch, ops: list[Retry]) -> list[Any]:
-        return [await op._move(batch) for op in ops]
-
-    async def _move(self, batch: Batch) -> Any:
-        task = await _locked(batch, self.task_id)
-        if task is None or task.status not in ENDED or not may_move(task.status, Status.PENDING):
-            return Refusal(task)
-        late = task.expires_ms is not None and task.expires_ms <= self.now_ms
-        after = replace(
-            task, status=Status.PENDING, run=task.run + 1, attempts=0, failed=0, crashes=0, failure=None, ended_ms=None,
-            place_ms=self.now_ms, due_ms=0, fence=task.fence + 1, node=None,
-        )  # fmt: skip
-        if late:
-            return Refusal(task)
-        return await _changed(batch, task, after, EventKind.RETRY_SCHEDULED, self.now_ms)
-
-
-async def _locked(batch: Batch, task_id: str) -> NotificationTask | None:
-    rows = await batch.tx.all(sql.LOCK_TASK, task_id)
-    return task_of(rows[0]) if rows else None
-
-
-async def _changed(
-    batch: Batch, before: NotificationTask, after: NotificationTask, kind: EventKind, now_ms: int
-) -> NotificationTask:
-    await batch.tx.many(sql.SAVE_TASK, [change_of(after)])
-    batch.event(kind, now_ms, after)
-    batch.moved(after, before.status, after.status, now_ms)
-    return after
-
-
-@dataclass(eq=False)
-class Pause(Op):
-    """Have workers stop (or go on) taking tasks. Gives whether that changed anything."""
-
-    paused: bool
-    now_ms: int
-    by: str
-
-    @classmethod
-    async def apply(cls, batch: Batch, ops: list[Pause]) -> list[Any]:
-        results: list[Any] = []
-        for op in ops:
-            word = "1" if op.paused else "0"
-            changed = (await batch.tx.all(sql.GET_META, "paused"))[0][0] != word
-            if changed:
-                await batch.tx.all(sql.SET_META, "paused", word)
-                batch.notice(EventKind.PAUSED if op.paused else EventKind.RESUMED, op.now_ms, by=op.by)
-            results.append(changed)
-        return results
-
-
-@dataclass(eq=False)
-class Notice(Op):
-    """Write an event that is of no one task (`alert.*`)."""
-
-    kind: EventKind
-    now_ms: int
-    words: dict[str, Any]
-
-    @classmethod
-    async def apply(cls, batch: Batch, ops: list[Notice]) -> list[Any]:
-        for op in ops:
-            batch.notice(op.kind, op.now_ms, **op.words)
-        return [None] * len(ops)

@@ -45,7 +45,7 @@ CREATE INDEX task_ready  ON task (type, priority, place_ms, id) WHERE status = '
 CREATE INDEX task_due    ON task (due_ms) WHERE status = 'pending' AND due_ms > 0;
 CREATE INDEX task_expiry ON task (expires_ms) WHERE status = 'pending' AND expires_ms IS NOT NULL;
 CREATE INDEX task_lease  ON task (lease_ms) WHERE status = 'processing';
-CREATE INDEX task_ended  ON task (ended_ms) WHERE ended_ms IS NOT NULL;
+CREATE INDEX task_ended  ON task (status, ended_ms) WHERE ended_ms IS NOT NULL;
 
 -- A few hundred recipients per row, as JSON; n is the first one's ordinal.
 CREATE TABLE chunk (
