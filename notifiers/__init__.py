@@ -1,0 +1,44 @@
+"""How a message leaves the house: the one registry of notifiers, and the words they share with the server.
+
+A new kind of channel is one file beside this one and one line in `KINDS`. Nothing here imports anything of `server`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from notifiers.base import REASONS, Message, Notifier, NotifierError, Outcome, Refused, RetryLater, Sent, Spec
+from notifiers.null import open_null
+from notifiers.outbox import open_outbox
+
+__all__ = [
+    "REASONS",
+    "Message",
+    "Notifier",
+    "NotifierError",
+    "Outcome",
+    "Refused",
+    "RetryLater",
+    "Sent",
+    "open_notifier",
+]
+
+KINDS: dict[str, Callable[[Spec], Notifier]] = {
+    "outbox": open_outbox,
+    "null": open_null,
+}
+
+
+def open_notifier(
+    name: str, url: str, *, body: str = "", timeout_s: float = 10, concurrency: int = 64, base_dir: Path
+) -> Notifier:
+    """The notifier for a channel's URL; it connects to nothing yet.
+
+    Raises ValueError with one readable line, which never quotes the URL: it holds a secret.
+    """
+    scheme, colon, _ = url.partition(":")
+    opener = KINDS.get(scheme.lower()) if colon else None
+    if opener is None:
+        raise ValueError(f"expected {', '.join(f'{kind}:' for kind in KINDS)} at its beginning")
+    return opener(Spec(name=name, url=url, body=body, timeout_s=timeout_s, concurrency=concurrency, base_dir=base_dir))
