@@ -1,0 +1,53 @@
+// panels/audit.js: who did what, when, from where; newest first, page by page. Changes nothing.
+import { get, query } from "../api.js";
+import { bdi, clear, h } from "../dom.js";
+import { blank, fail } from "../dialogs.js";
+import { has, t } from "../i18n.js";
+import { timeAgo } from "../time.js";
+
+const PAGE = 50;
+const ID = /^[0-9a-f]{8}-[0-9a-f-]{27}$/i;
+
+function target(entry) {
+  if (!entry.target) return "";
+  const short = ID.test(entry.target) ? entry.target.slice(-8) : entry.target;
+  const task = ["send", "cancel", "retry"].includes(entry.action) && ID.test(entry.target);
+  return task ? h("a", { href: `/admin/queue/${encodeURIComponent(entry.target)}`, class: "mono", title: entry.target }, short) : h("bdi", { class: "mono", title: entry.target }, short);
+}
+
+function detail(entry) {
+  const pairs = Object.entries(entry.detail ?? {}).filter(([, value]) => value !== null && value !== "");
+  return pairs.map(([name, value]) => `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`).join(" · ");
+}
+
+function row(entry) {
+  const name = `audit.${entry.action}`;
+  return h("tr", null,
+    h("td", { class: "nowrap" }, timeAgo(entry.at_iso)),
+    h("td", null, h("b", null, bdi(entry.by))),
+    h("td", null, has(name) ? t(name) : bdi(entry.action), " ", target(entry), detail(entry) && h("div", { class: "why" }, bdi(detail(entry)))),
+    h("td", { class: "mono" }, bdi(entry.address ?? "")));
+}
+
+export function mount(root) {
+  const body = h("tbody");
+  const foot = h("div", { class: "tail" });
+  const table = h("div", { class: "scroll-x" }, h("table", { class: "list stack" }, h("thead", null, h("tr", null, ["when", "who", "what", "where"].map((name) => h("th", { scope: "col" }, t(`audit.col.${name}`))))), body));
+  root.append(h("div", { class: "card-head" }, h("h2", null, t("audit.title"))), table, foot);
+  let cursor = null;
+  async function load() {
+    clear(foot, h("span", { class: "spin" }));
+    try {
+      const page = await get(`/admin/api/audit${query({ limit: PAGE, cursor })}`);
+      const { entries } = page;
+      cursor = page.next_cursor;
+      body.append(...entries.map(row));
+      table.hidden = body.children.length === 0;
+      clear(foot, cursor ? h("button", { class: "btn", type: "button", onclick: load }, t("audit.more")) : body.children.length ? null : blank({ glyph: "clock", title: t("audit.none"), text: t("audit.none.text") }));
+    } catch (error) {
+      clear(foot, h("button", { class: "btn", type: "button", onclick: load }, t("table.again")));
+      fail(error);
+    }
+  }
+  return load();
+}

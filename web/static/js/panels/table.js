@@ -1,0 +1,216 @@
+// panels/table.js: the tasks, newest on top. Only the rows around the visible ones are in the DOM; a row is changed in
+// place, so scroll, selection and focus stay where they are. Draws the TaskList; reports what the reader does.
+import { attr, bdi, clear, h, isTyping, put } from "../dom.js";
+import { blank } from "../dialogs.js";
+import { isEmpty } from "../filter.js";
+import { number, t, typeLabel } from "../i18n.js";
+import { icon, reshape } from "../icons.js";
+import { setAgo } from "../time.js";
+
+const OVER = 12; // rows drawn beyond either edge
+const MOST = 160;
+const AHEAD_PX = 1200; // the next page is asked for this far before the end
+const FLASH = 6; // more newcomers than this in one frame do not flash: that would be noise
+
+function makeRow(id, { onOpen, onTick, mayPick }) {
+  const box = h("input", { type: "checkbox", class: "check", "aria-label": t("table.pick"), onclick: (event) => onTick(id, box.checked, event.shiftKey) });
+  const glyph = icon("pending");
+  const said = h("span");
+  const titre = bdi("");
+  const link = h("a", { class: "titre", href: `/admin/queue/${id}`, onclick: (event) => onOpen(event, id) }, titre);
+  const parts = { type: h("span"), id: h("span", { class: "mono", title: id }, id.slice(-8)), note: h("span"), prio: h("span", { class: "chip" }), ok: h("i", { class: "ok" }), ko: h("i", { class: "ko" }), nums: h("span"), kos: h("span", { class: "ko" }), when: h("time", { class: "when", role: "cell" }) };
+  const status = h("span", { class: "status", role: "cell" }, glyph, said);
+  const node = h("div", { class: "row", role: "row", "data-id": id },
+    mayPick ? h("label", { class: "tick", role: "cell" }, box) : h("span", { role: "cell" }),
+    status,
+    h("div", { class: "what", role: "cell" }, link, h("div", { class: "sub" }, parts.type, parts.id, parts.note)),
+    h("span", { class: "prio", role: "cell" }, parts.prio),
+    h("div", { class: "prog", role: "cell" }, h("div", { class: "nums" }, parts.nums, parts.kos), h("div", { class: "bar", "aria-hidden": "true" }, parts.ok, parts.ko)),
+    parts.when);
+  return { id, node, box, glyph, said, titre, link, status, ...parts, task: null };
+}
+
+// The line below the title: why it failed, or when it is tried again.
+function note(task) {
+  const { total, sent, skipped } = task.progress;
+  if (task.status === "failed") return ["why", t("row.unreached", { a: task.result?.non_joints ?? total - skipped - sent, n: total - skipped })];
+  if (task.status === "pending" && task.next_attempt_at_iso) return ["next", task.attempts ? t("row.again", { n: task.attempts }) : t("row.planned")];
+  return ["", ""];
+}
+
+function drawRow(row, task) {
+  if (row.task === task) return;
+  row.task = task;
+  const { sent, failed, skipped, total } = task.progress;
+  const base = Math.max(1, total - skipped);
+  row.status.className = `status ${task.status}`;
+  reshape(row.glyph, task.status);
+  put(row.said, t(`status.${task.status}`));
+  put(row.titre, task.titre);
+  put(row.type, typeLabel(task.type));
+  const [tone, text] = note(task);
+  row.note.className = tone;
+  put(row.note, text);
+  row.prio.className = `chip ${task.priority}`;
+  put(row.prio, t(`priority.${task.priority}`));
+  row.ok.style.width = `${(100 * sent) / base}%`;
+  const missed = task.status === "failed" ? base - sent : failed;
+  row.ko.style.width = `${(100 * missed) / base}%`;
+  put(row.nums, `${number(sent)} / ${number(total - skipped)}`);
+  put(row.kos, missed ? t("row.missed", { n: missed }) : "");
+  setAgo(row.when, task.created_at_iso);
+}
+
+export function mount(root, state, { signal, list, picks, mayPick, onOpen, onReset, sendLink }) {
+  const rows = new Map();
+  const all = h("input", { type: "checkbox", class: "check", "aria-label": t("table.all"), onclick: () => picks.toggleShown(all.checked) });
+  const body = h("div", { class: "rows", role: "rowgroup" });
+  const table = h("div", { class: "table", role: "table", "aria-label": t("table.label") },
+    h("div", { class: "thead", role: "row" },
+      h("span", { role: "columnheader", class: "tick" }, mayPick ? all : h("span", { class: "vh" }, t("table.pick"))),
+      ["status", "task", "priority", "progress", "created"].map((name) => h("span", { role: "columnheader" }, t(`col.${name}`)))),
+    body);
+  const pill = h("button", { type: "button", onclick: toTop }, icon("up"), h("span"));
+  const tail = h("div", { class: "tail" });
+  const empty = h("div");
+  root.append(h("div", { class: "pill", hidden: true }, pill), table, empty, tail);
+  let height = 0;
+  let lastPick = null;
+  let fresh = new Set();
+  const measure = () => (height = parseFloat(getComputedStyle(document.documentElement).getPropertyValue("--row")) * parseFloat(getComputedStyle(document.documentElement).fontSize));
+  measure();
+
+  function onTick(id, on, shift) {
+    const from = shift && lastPick ? list.order.indexOf(lastPick) : -1;
+    const to = list.order.indexOf(id);
+    const ids = from < 0 ? [id] : list.order.slice(Math.min(from, to), Math.max(from, to) + 1);
+    lastPick = id;
+    picks.set(ids, on);
+  }
+
+  // The stretch of the list to be in the DOM, from where the reader stands.
+  function stretch() {
+    const top = body.getBoundingClientRect().top;
+    const first = Math.max(0, Math.floor(-top / height) - OVER);
+    const count = Math.min(MOST, Math.ceil(innerHeight / height) + 2 * OVER);
+    return [Math.min(first, Math.max(0, list.order.length - count)), count];
+  }
+
+  function draw() {
+    const [first, count] = stretch();
+    const ids = list.order.slice(first, first + count);
+    const wanted = new Set(ids);
+    const focused = document.activeElement?.closest?.(".row")?.dataset.id;
+    for (const [id, row] of rows) {
+      if (wanted.has(id)) continue;
+      if (id === focused && list.get(id)) row.node.querySelector("a").blur();
+      row.node.remove();
+      rows.delete(id);
+    }
+    let place = body.firstChild;
+    const quiet = fresh.size > FLASH;
+    ids.forEach((id, i) => {
+      let row = rows.get(id);
+      if (!row) {
+        row = makeRow(id, { onOpen, onTick, mayPick });
+        rows.set(id, row);
+        if (fresh.has(id) && !quiet) row.node.classList.add("fresh");
+      }
+      if (row.node === place) place = place.nextSibling;
+      else body.insertBefore(row.node, place);
+      drawRow(row, list.get(id));
+      attr(row.node, "aria-rowindex", first + i + 2);
+      const on = picks.has(id);
+      if (row.box.checked !== on) row.box.checked = on;
+      row.node.classList.toggle("picked", on);
+      row.node.classList.toggle("open", picks.open === id);
+    });
+    fresh = new Set();
+    body.style.paddingTop = `${first * height}px`;
+    body.style.paddingBottom = `${Math.max(0, list.order.length - first - ids.length) * height}px`;
+    attr(table, "aria-rowcount", list.more ? -1 : list.order.length + 1);
+    const shown = list.order.length;
+    all.checked = shown > 0 && picks.size >= shown;
+    all.indeterminate = picks.size > 0 && !all.checked;
+    pill.parentNode.hidden = list.heldCount === 0;
+    put(pill.lastChild, t("table.new", { n: list.heldCount }) + (list.overflow ? "+" : ""));
+    drawEnd();
+    ahead();
+  }
+
+  let ended = "";
+  function drawEnd() {
+    const none = list.order.length === 0;
+    const now = [list.phase, none, list.busy, list.more, list.error?.message, isEmpty(list.filter)].join();
+    if (now === ended) return;
+    ended = now;
+    table.hidden = none && list.phase !== "ready";
+    table.classList.toggle("vh", none);
+    if (list.phase === "loading") clear(empty, h("div", { class: "bones", role: "status", "aria-label": t("table.loading") }, Array.from({ length: 8 }, () => h("div", { class: "row" }, Array.from({ length: 6 }, () => h("span"))))));
+    else if (list.phase === "error") clear(empty, blank({ glyph: "alert", title: t("table.error"), text: list.error.message, action: h("button", { class: "btn", type: "button", onclick: () => list.load() }, icon("retry"), t("table.again")) }));
+    else if (none && list.more) clear(empty, blank({ glyph: "search", title: t("table.far"), text: t("table.far.text"), action: h("button", { class: "btn", type: "button", onclick: () => list.loadMore() }, t("table.farther")) }));
+    else if (none && isEmpty(list.filter)) clear(empty, blank({ glyph: "inbox", title: t("table.empty"), text: t("table.empty.text"), action: sendLink }));
+    else if (none) clear(empty, blank({ glyph: "search", title: t("table.nomatch"), text: t("table.nomatch.text"), action: h("button", { class: "btn", type: "button", onclick: onReset }, t("filter.reset")) }));
+    else clear(empty);
+    tail.hidden = none;
+    if (list.error && list.phase === "ready") clear(tail, h("div", null, list.error.message, " ", h("button", { class: "btn", type: "button", onclick: () => list.loadMore() }, t("table.again"))));
+    else clear(tail, list.busy ? h("span", { class: "spin" }) : h("span", null, list.more ? "" : t("table.end", { n: list.order.length })));
+  }
+
+  const ahead = () => {
+    if (list.more && !list.busy && !list.error && list.order.length && tail.getBoundingClientRect().top < innerHeight + AHEAD_PX) void list.loadMore();
+  };
+
+  function toTop() {
+    list.release();
+    root.scrollIntoView({ block: "start" });
+    state.touch();
+  }
+
+  const onScroll = () => {
+    const below = body.getBoundingClientRect().top < -height;
+    if (below) list.frozen = true;
+    else if (list.frozen) void list.release();
+    state.touch();
+  };
+
+  list.addEventListener("change", ({ detail }) => {
+    if (detail) {
+      for (const id of detail.fresh) fresh.add(id);
+      const edge = Math.floor(-body.getBoundingClientRect().top / height); // rows above it are out of sight
+      const above = list.frozen ? detail.left.filter((at) => at < edge).length : 0;
+      if (above) scrollBy(0, -above * height);
+      list.trim();
+    }
+    state.touch();
+  }, { signal });
+  state.addEventListener("change", draw, { signal });
+  addEventListener("scroll", onScroll, { signal, passive: true });
+  addEventListener("resize", () => (measure(), state.touch()), { signal });
+
+  // j and k walk, x picks; the place is where the focus is.
+  function step(by) {
+    const at = list.order.indexOf(document.activeElement?.closest?.(".row")?.dataset.id);
+    const next = at < 0 ? stretch()[0] : Math.min(list.order.length - 1, Math.max(0, at + by));
+    const id = list.order[next];
+    if (!id) return;
+    const top = body.getBoundingClientRect().top + next * height;
+    const head = root.firstChild.getBoundingClientRect().bottom;
+    if (top < head + height) scrollBy(0, top - head - 2 * height);
+    else if (top > innerHeight - 2 * height) scrollBy(0, top - innerHeight + 3 * height);
+    draw();
+    rows.get(id)?.link.focus({ preventScroll: true });
+  }
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || document.querySelector("dialog[open]")) return;
+    if (event.key === "j") step(1);
+    else if (event.key === "k") step(-1);
+    else if (event.key === "x" && mayPick) {
+      const id = document.activeElement?.closest?.(".row")?.dataset.id;
+      if (id) onTick(id, !picks.has(id), false);
+    } else return;
+    event.preventDefault();
+  }, { signal });
+  draw();
+  return { draw };
+}
