@@ -16,9 +16,13 @@ import msgspec
 from server.model import Event, EventKind, NotificationTask, Status, iso
 from server.store import sql
 from server.store.engine import Op, Row, Tx
+from server.store.rows import hook_row
 from server.views import task_view
 
 _json = msgspec.json.Encoder()
+
+ENDING = frozenset({EventKind.COMPLETED, EventKind.FAILED, EventKind.CANCELLED})
+"""What a completion webhook tells of."""
 
 REACH_STEPS = 4
 """Buckets of the reach-time histogram per doubling: each is 19 % wide."""
@@ -43,6 +47,7 @@ class Batch:
         self._tally: defaultdict[tuple[str, int, str], int] = defaultdict(int)
         self._totals: defaultdict[str, int] = defaultdict(int)
         self._minutes: defaultdict[tuple[int, str], int] = defaultdict(int)
+        self._hooks: list[Row] = []
 
     def event(self, kind: EventKind, at_ms: int, task: NotificationTask) -> None:
         """`task` has changed: tell it as it is now."""
@@ -52,6 +57,8 @@ class Batch:
             _json.encode(task_view(task)),
         )
         self._events.append((at_ms, kind.value, task, body))
+        if task.webhook_url and kind in ENDING:
+            self._hooks.append(hook_row(task, at_ms))
 
     def gone(self, at_ms: int, task: NotificationTask) -> None:
         """`task` has been removed."""
@@ -100,6 +107,8 @@ class Batch:
                 rows.append(row)
                 events.append(Event(*row))
             await tx.many(sql.ADD_EVENT, rows)
+        if self._hooks:
+            await tx.many(sql.ADD_HOOK, self._hooks)
         if self._tally:
             await tx.many(sql.ADD_TALLY, [(*key, n) for key, n in sorted(self._tally.items()) if n])
         if self._totals:

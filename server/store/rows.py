@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
 from server.model import (
+    DAY_MS,
     ApiKey,
     AuditEntry,
     Event,
@@ -21,6 +23,7 @@ from server.model import (
     Word,
 )
 from server.store.engine import Row
+from server.views import task_detail
 
 _failures = msgspec.json.Decoder(Failure)
 _chunks = msgspec.json.Decoder(list[Recipient])
@@ -149,3 +152,14 @@ def audit_row(entry: AuditEntry) -> Row:
         entry.at_ms, entry.key_id, entry.key_name, entry.action, entry.target, entry.address,
         _json.encode(entry.detail).decode(),
     )  # fmt: skip
+
+
+def hook_row(task: NotificationTask, at_ms: int) -> Row:
+    """`sql.ADD_HOOK`'s arguments for a task that has just ended; a run ends once, so its number makes the id stable."""
+    url = task.webhook_url or ""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        host = ""
+    body = _json.encode({"success": True, "task": task_detail(task)})
+    return (f"msg_{task.id}_{task.run}", task.id, host, url, body, at_ms, at_ms + DAY_MS)

@@ -193,3 +193,36 @@ AUDIT = "at_ms, key_id, key_name, action, target, address, detail, id"
 ADD_AUDIT = """
 INSERT INTO audit (at_ms, key_id, key_name, action, target, address, detail) VALUES ($1, $2, $3, $4, $5, $6, $7)"""
 AUDIT_PAGE = f"SELECT {AUDIT} FROM audit WHERE id < $1 ORDER BY id DESC LIMIT $2"
+
+# --- completion webhooks, alerts -----------------------------------------------------------------
+
+HOOK = "id, task_id, host, url, body, state, attempts, due_ms, until_ms, done_ms, last_ms, last_status, last_error"
+ADD_HOOK = """
+INSERT INTO webhook (id, task_id, host, url, body, state, attempts, due_ms, until_ms, last_error)
+VALUES ($1, $2, $3, $4, $5, 'waiting', 0, $6, $7, '') ON CONFLICT (id) DO NOTHING"""
+HOOKS_DUE = """
+SELECT id, host FROM webhook WHERE state = 'waiting' AND due_ms <= $1 AND host NOT IN ($2, $3, $4, $5)
+ORDER BY due_ms LIMIT $6 {skip_locked}"""
+"""What is to be called now, but for hosts that have enough calls on the wire."""
+TAKE_HOOK = f"""
+UPDATE webhook SET attempts = attempts + 1, due_ms = $2, last_ms = $3
+WHERE id = $1 AND state = 'waiting' RETURNING {HOOK}"""
+SAVE_HOOK = """
+UPDATE webhook SET state = $3, due_ms = $4, done_ms = $5, last_status = $6, last_error = $7
+WHERE id = $1 AND attempts = $2 AND state = 'waiting' RETURNING id"""
+"""Write what an attempt came to; nothing if another attempt has begun since."""
+NEXT_HOOK = "SELECT due_ms FROM webhook WHERE state = 'waiting' AND due_ms > $1 ORDER BY due_ms LIMIT 1"
+HOOKS_OF = f"SELECT {HOOK} FROM webhook WHERE task_id = $1 ORDER BY id"
+HOOKS_WAITING = "SELECT COUNT(*) FROM (SELECT 1 FROM webhook WHERE state = 'waiting' LIMIT $1) AS waiting"
+PURGE_HOOKS = """
+DELETE FROM webhook WHERE id IN (
+  SELECT id FROM webhook WHERE done_ms IS NOT NULL AND done_ms <= $1 ORDER BY done_ms LIMIT $2) RETURNING id"""
+
+ALERTS = "SELECT value FROM meta WHERE key LIKE 'alert:%' ORDER BY key"
+RAISE_ALERT = "INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING RETURNING key"
+CLEAR_ALERT = "DELETE FROM meta WHERE key = $1 RETURNING value"
+TELL_ALERT = """
+INSERT INTO meta (key, value) VALUES ($1, $2)
+ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE CAST(meta.value AS BIGINT) <= $3 RETURNING key"""
+"""Take the right to tell people of an alert; no row if they were told since $3."""
+MINUTES_ENDED = "SELECT minute, what, n FROM minute WHERE minute > $1 AND what IN ('completed', 'failed')"
