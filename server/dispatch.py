@@ -95,7 +95,7 @@ class Dispatch:
         self._round = Round()
         self._reasons: Counter[tuple[str, str]] = Counter()
         self._failed = 0
-        self._told_ms = 0
+        self._told_ms = self.since_ms
         self._labels: dict[str, str] = {}
         if first:
             self._take_up(first)

@@ -90,6 +90,11 @@ class Store:
         """What the counters say now."""
         return await self._read(lambda tx: reads.figures(tx, now_ms))
 
+    async def next_due_ms(self) -> int | None:
+        """When the next planned or backing-off task is due (epoch ms); None if none is."""
+        rows = await self._read(lambda tx: tx.all(sql.NEXT_DUE))
+        return rows[0][0] if rows else None
+
     async def events_after(self, seq: int, limit: int) -> list[Event]:
         """Committed events behind `seq`, in order."""
         return await self._read(lambda tx: reads.events_after(tx, seq, limit))
