@@ -9,8 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from notifiers.base import REASONS, Message, Notifier, NotifierError, Outcome, Refused, RetryLater, Sent, Spec
+from notifiers.bridge import open_bridge
+from notifiers.gateway import open_gateway
 from notifiers.null import open_null
 from notifiers.outbox import open_outbox
+from notifiers.smtp import open_smtp
 
 __all__ = [
     "REASONS",
@@ -26,6 +29,11 @@ __all__ = [
 
 KINDS: dict[str, Callable[[Spec], Notifier]] = {
     "outbox": open_outbox,
+    "smtp": open_smtp,
+    "smtps": open_smtp,
+    "https": open_gateway,
+    "http": open_gateway,
+    "apprise": open_bridge,
     "null": open_null,
 }
 

@@ -176,6 +176,7 @@ def _rest(origin: Address, titre: str, text: str, label: str, kind: str, priorit
         text="<br>".join(escape(line) for line in lines.split("\n")),
     )
     mime.add_alternative(html, subtype="html", charset="utf-8", cte=_encoding(html))
+    del mime.get_payload()[1]["MIME-Version"]  # type: ignore[index,union-attr]  # the whole has it
     mime["Content-Language"] = "en" if langue == "en" else "fr"
     # "=_" stands in no quoted-printable and no base64 text, so no line of a body can be taken for the boundary.
     mime.set_boundary(f"=_tocsin_{blake2b(html.encode(), digest_size=12).hexdigest()}")
