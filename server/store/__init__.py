@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
 
 from server.model import ApiKey, AuditEntry, Event, NotificationTask, Session
-from server.store import batch, desk, reads, sql
+from server.store import batch, desk, hooks, reads, sql
 from server.store.engine import Engine, Op, StoreRefused, StoreUnavailable, within
 from server.store.rows import audit_of, key_of, session_of
 from server.store.sqlite import SqliteEngine
@@ -31,8 +32,8 @@ class Store:
     def __init__(self, engine: Engine):
         self._engine = engine
         self.on_commit: list[Callable[[list[Event]], None]] = []
-        self.commits = 0
-        self.operations = 0
+        self.on_measured: list[Callable[[int, float], None]] = []
+        """Called after every commit with its operations and the seconds since the first of them was handed over."""
 
     async def open(self) -> None:
         """Connect. Raises StoreRefused where the database must not be used, StoreUnavailable where it cannot be."""
@@ -50,12 +51,13 @@ class Store:
     async def apply(self, op: Op) -> Any:
         """Have `op` committed; what it gives. Raises StoreUnavailable, and then nothing of it was written."""
         op.done = asyncio.get_running_loop().create_future()
+        op.since = perf_counter()
         self._engine.submit(op)
         return await within(ANSWER_S, op.done)
 
     def _committed(self, results: list[tuple[Op, Any]], events: list[Event]) -> None:
-        self.commits += 1
-        self.operations += len(results)
+        for measured in self.on_measured:
+            measured(len(results), perf_counter() - results[0][0].since)
         for op, result in results:
             if not op.done.done():
                 op.done.set_result(result)
@@ -106,6 +108,22 @@ class Store:
     async def bounds(self) -> tuple[int, int]:
         """(oldest kept seq, newest seq); oldest is newest + 1 while none is kept."""
         return await self._read(reads.bounds)
+
+    async def hooks_of(self, task_id: str) -> list[hooks.Hook]:
+        """A task's completion webhooks, one per run that ended."""
+        return await self._read(lambda tx: hooks.hooks_of(tx, task_id))
+
+    async def hooks_waiting(self, most: int) -> int:
+        """How many completion webhooks are still to be delivered; counted as far as `most`."""
+        return await self._read(lambda tx: hooks.hooks_waiting(tx, most))
+
+    async def alerts(self) -> list[dict[str, Any]]:
+        """The alerts that stand."""
+        return await self._read(hooks.alerts)
+
+    async def ended_since(self, minute: int) -> list[tuple[int, str, int]]:
+        """(epoch minute, "completed" or "failed", tasks) for every minute behind `minute`."""
+        return await self._read(lambda tx: hooks.ended_since(tx, minute))
 
     async def _read(self, work: Callable[[Any], Any]) -> Any:
         return await within(ANSWER_S, self._engine.read(work))

@@ -47,6 +47,7 @@ class Op:
     """
 
     done: asyncio.Future[Any]
+    since: float  # perf_counter() when it was handed over
 
     @classmethod
     async def apply(cls, batch: Any, ops: list[Any]) -> list[Any]:
