@@ -46,6 +46,7 @@ const section = (props) => h("section", props);
 const parts = {
   alerts: section({ class: "alerts" }),
   counters: section({ id: "counters" }),
+  facts: h("dl", { class: "facts" }),
   actions: h("div", { class: "actions" }),
   charts: section({ class: "charts", "aria-label": t("charts.label") }),
   tasks: section({ class: "card tasks", "aria-label": t("table.label") }),
@@ -60,7 +61,7 @@ const more = h("button", { class: "btn pulse-toggle", type: "button", "aria-expa
   attr(more, "aria-expanded", !shut);
 } }, t("pulse.toggle"), icon("down"));
 pulse.append(more, parts.charts);
-app.append(h("h1", { class: "vh" }, t("title.queue")), parts.alerts, parts.counters, parts.actions, pulse,
+app.append(h("h1", { class: "vh" }, t("title.queue")), parts.alerts, parts.counters, h("div", { class: "overview" }, parts.facts, parts.actions), pulse,
   h("div", { class: "deck" }, parts.tasks, h("aside", { class: "aside", "aria-label": t("aside.label") }, parts.workers, parts.channels)));
 
 mountShell();
@@ -82,7 +83,7 @@ const pickStatus = (status) => {
 
 connection.mount(document.getElementById("link"), state, { signal });
 alerts.mount(parts.alerts, state, { signal });
-const counterPanel = counters.mount(parts.counters, state, { signal, filter: filters.get, onPick: pickStatus });
+const counterPanel = counters.mount(parts.counters, parts.facts, state, { signal, filter: filters.get, onPick: pickStatus });
 actions.mount(parts.actions, state, { signal });
 charts.mount(parts.charts, state, { signal });
 workers.mount(parts.workers, state, { signal, onOpen });

@@ -2,7 +2,7 @@
 import { h } from "./dom.js";
 import { locale, t } from "./i18n.js";
 
-const relative = new Intl.RelativeTimeFormat(locale, { style: "narrow", numeric: "always" });
+const relative = new Intl.RelativeTimeFormat(locale, { style: "short", numeric: "always" });
 const exactFormat = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "medium" });
 const clockFormat = new Intl.DateTimeFormat(locale, { timeStyle: "medium" });
 const minuteFormat = new Intl.DateTimeFormat(locale, { timeStyle: "short" });

@@ -9,7 +9,7 @@ const PAGE = 50;
 const ID = /^[0-9a-f]{8}-[0-9a-f-]{27}$/i;
 
 function target(entry) {
-  if (!entry.target) return "";
+  if (!entry.target || entry.action.startsWith("sign-")) return "";
   const short = ID.test(entry.target) ? entry.target.slice(-8) : entry.target;
   const task = ["send", "cancel", "retry"].includes(entry.action) && ID.test(entry.target);
   return task ? h("a", { href: `/admin/queue/${encodeURIComponent(entry.target)}`, class: "mono", title: entry.target }, short) : h("bdi", { class: "mono", title: entry.target }, short);

@@ -2,7 +2,7 @@
 // Draws state.stats.minutes, the server's own series, so that a reload loses nothing; changes nothing.
 import { attr, clear, h, put, s } from "../dom.js";
 import { number, percent, t } from "../i18n.js";
-import { minute, span } from "../time.js";
+import { minute, now, span } from "../time.js";
 
 const W = 300;
 const H = 80;
@@ -71,12 +71,19 @@ function dots(series, of, most) {
 }
 
 const ended = (point) => point.completed + point.failed;
+// What ended in the last 60 s: the running minute, and of the one before the part not yet 60 s old.
+function lastMinute(series) {
+  const [before, running] = [series.at(-2), series.at(-1)];
+  const part = Math.min(1, Math.max(0, (now() - Date.parse(running.at)) / 60_000));
+  return Math.round(ended(running) + (before ? ended(before) * (1 - part) : 0));
+}
+
 const ms = (value) => span(value / 1000);
 
 const CHARTS = {
   throughput: {
     keys: [["completed", "chart.completed"], ["failed", "chart.failed"]],
-    now: (series) => [number(ended(series.at(-2) ?? series.at(-1))), t("chart.perminute")],
+    now: (series) => [number(lastMinute(series)), t("chart.perminute")],
     draw(series) {
       const most = ceiling(Math.max(...series.map(ended)));
       const title = (point) => t("chart.throughput.at", { at: minute(point.at), a: point.completed, b: point.failed });
@@ -139,9 +146,9 @@ export function mount(root, state, { signal }) {
   const draw = () => {
     const series = state.stats?.minutes;
     if (!series?.length) return;
-    const now = JSON.stringify(series);
-    if (now === drawn) return;
-    drawn = now;
+    const key = JSON.stringify(series);
+    if (key === drawn) return;
+    drawn = key;
     for (const { name, chart, value, unit, scale, svg } of figures) {
       const [text, small] = chart.now(series);
       put(value, text);

@@ -9,7 +9,7 @@ import { everySecond, span } from "../time.js";
 const LONG = 7; // characters from which on the numerals are set smaller
 const LATE_S = 60;
 
-export function mount(root, state, { signal, filter, onPick }) {
+export function mount(root, list, state, { signal, filter, onPick }) {
   const cells = new Map(
     boot.statuses.map((status) => {
       const count = h("span", { class: "count" }, "–");
@@ -28,10 +28,8 @@ export function mount(root, state, { signal, filter, onPick }) {
       return [name, { value, node: h("div", { "data-fact": name }, h("dt", null, t(`fact.${name}`)), value) }];
     }),
   );
-  root.append(
-    h("div", { class: "counters", role: "group", "aria-label": t("counters.label") }, [...cells.values()].map((cell) => cell.button)),
-    h("dl", { class: "facts" }, [...facts.values()].map((fact) => fact.node)),
-  );
+  root.append(h("div", { class: "counters", role: "group", "aria-label": t("counters.label") }, [...cells.values()].map((cell) => cell.button)));
+  list.append(...[...facts.values()].map((fact) => fact.node));
   let takenAt = performance.now();
   let taken = null;
 

@@ -13,13 +13,13 @@ const EXPORT_PAGE = 500;
 
 const MARKS = { sent: "completed", refused: "failed", gave_up: "failed", expired: "failed", cancelled: "cancelled", skipped: "cancelled", waiting: "pending" };
 
-function row({ id, nom, channel, address, status, attempts, error, sent_at_iso }) {
+function row({ id, nom, channel, address, status, attempts, error, detail, sent_at_iso }) {
   const when = h("time", { class: "nowrap muted" });
   if (sent_at_iso) setAgo(when, sent_at_iso);
   return h("tr", null,
     h("td", null, h("div", null, bdi(nom)), h("div", { class: "muted small mono" }, bdi(id))),
     h("td", null, h("div", null, channel), address && h("div", { class: "muted small" }, bdi(address))),
-    h("td", null, h("span", { class: `status ${status}` }, icon(MARKS[status] ?? "pending"), t(`delivery.${status}`)), error && h("div", { class: "why" }, bdi(error))),
+    h("td", null, h("span", { class: `status ${status}` }, icon(MARKS[status] ?? "pending"), t(`delivery.${status}`)), error && h("div", { class: "why" }, bdi(error)), detail && h("div", { class: "hint" }, bdi(detail))),
     h("td", { class: "num" }, attempts ? t("people.attempts", { n: attempts }) : ""),
     h("td", { class: "num" }, sent_at_iso ? when : null));
 }

@@ -110,8 +110,8 @@ export function mount(root) {
       counts.unique > boot.limits.recipients ? h("p", { class: "error-text" }, t("send.toomany", { n: boot.limits.recipients })) : null);
     clear(wrong, errors.length ? [
       h("p", { class: "error-text" }, t("send.wrong", { n: errors.length })),
-      h("div", { class: "scroll-x" }, h("table", { class: "list" }, h("thead", null, h("tr", null, h("th", { scope: "col" }, t(list.json ? "send.entry" : "send.line")), h("th", { scope: "col" }, t("send.what")))),
-        h("tbody", null, errors.slice(0, SHOWN_ERRORS).map((one) => h("tr", null, h("td", { class: "num" }, number(one.line)), h("td", null, bdi(t(one.key, one.values)))))))),
+      h("div", { class: "scroll-x" }, h("table", { class: "list" }, h("thead", null, h("tr", null, h("th", { scope: "col", class: "line" }, t(list.json ? "send.entry" : "send.line")), h("th", { scope: "col" }, t("send.what")))),
+        h("tbody", null, errors.slice(0, SHOWN_ERRORS).map((one) => h("tr", null, h("td", { class: "line" }, number(one.line)), h("td", null, bdi(t(one.key, one.values)))))))),
       errors.length > SHOWN_ERRORS ? h("p", { class: "hint" }, t("send.wrong.more", { n: errors.length - SHOWN_ERRORS })) : null,
     ] : null);
     drawPreview();

@@ -10,7 +10,7 @@ import { setAgo } from "../time.js";
 const OVER = 12; // rows drawn beyond either edge
 const MOST = 160;
 const AHEAD_PX = 1200; // the next page is asked for this far before the end
-const FLASH = 6; // more newcomers than this in one frame do not flash: that would be noise
+const FLASH = 3; // more newcomers than this in one frame do not flash: that would be noise
 
 function makeRow(id, { onOpen, onTick, mayPick }) {
   const box = h("input", { type: "checkbox", class: "check", "aria-label": t("table.pick"), onclick: (event) => onTick(id, box.checked, event.shiftKey) });

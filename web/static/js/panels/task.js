@@ -92,17 +92,18 @@ export function mountTask(root, id, { signal, state, onGone, heading = "h1" }) {
       pairs: h("dl", { class: "pairs" }),
       timeline: h("div", null, drawTimeline(events)),
     });
-    const recipients = h("section", { class: "card", "aria-label": t("task.people") }, h("div", { class: "card-head" }, h("h2", null, t("task.people"))));
+    const recipients = parts.people = h("section", { class: "card", "aria-label": t("task.people") }, h("div", { class: "card-head" }, h("h2", null, t("task.people"))));
     clear(root,
       h("header", { class: "task-head" },
         h("div", { class: "task-meta" }, parts.status, h("span", { class: `chip ${task.priority}` }, t(`priority.${task.priority}`)), h("span", null, typeLabel(task.type)), timeAgo(task.created_at_iso)),
         h(heading, null, bdi(task.titre)), parts.acts),
       parts.why,
       h("section", { class: "card big-progress", "aria-label": t("task.progress") }, parts.tally, h("div", { class: "bar", "aria-hidden": "true" }, parts.ok, parts.ko), parts.left),
+      task.status === "failed" && recipients, // then this is what is looked for
       h("div", { class: "split" },
         h("section", { class: "card" }, h("div", { class: "card-head" }, h("h2", null, t("task.message"))), h("div", { class: "card-body message" }, bdi(task.message ?? ""))),
         h("section", { class: "card" }, h("div", { class: "card-head" }, h("h2", null, t("task.timeline"))), h("div", { class: "card-body" }, parts.timeline))),
-      recipients,
+      task.status !== "failed" && recipients,
       h("section", { class: "card" }, h("div", { class: "card-head" }, h("h2", null, t("task.facts"))), h("div", { class: "card-body" }, parts.pairs)));
     people = mountPeople(recipients, id, { signal, failed: task.status === "failed" });
     drawn = null;
@@ -124,7 +125,7 @@ export function mountTask(root, id, { signal, state, onGone, heading = "h1" }) {
     const tally = [["completed", "tally.sent", sent], ["failed", "tally.failed", bad], ["pending", "tally.left", Math.max(0, base - sent - bad)], ["cancelled", "tally.skipped", skipped]];
     clear(parts.tally, tally.map(([tone, key, n]) => h("div", { class: n ? tone : "zero" }, h("b", null, number(n)), h("span", null, t(key, { n })))));
     const error = task.status === "failed" && task.error;
-    clear(parts.why, error && h("div", { class: "banner alert" }, icon("alert"), h("span", null, bdi(error)), h("button", { class: "btn", type: "button", onclick: () => people.show("missed") }, t("task.who"))));
+    clear(parts.why, error && h("div", { class: "banner alert" }, icon("alert"), h("span", null, bdi(error)), h("button", { class: "btn", type: "button", onclick: () => { void people.show("missed"); parts.people.scrollIntoView({ block: "start" }); } }, t("task.who"))));
     drawActs();
     drawPairs();
     tick();
