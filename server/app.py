@@ -17,6 +17,7 @@ from server.api.context import CLOCK, POOL, QUEUE, SETTINGS, STATS, STORE
 from server.channels import Channels
 from server.clock import Clock, SystemClock
 from server.followers.retention import Retention
+from server.followers.webhooks import Webhooks
 from server.http import front
 from server.http.routes import Routes
 from server.log import Log
@@ -30,6 +31,7 @@ from server.workers import WorkerPool
 CHANNELS = web.AppKey("channels", Channels)
 RETENTION = web.AppKey("retention", Retention)
 LOG = web.AppKey("log", Log)
+WEBHOOKS = web.AppKey("webhooks", Webhooks)
 
 
 def node_name() -> str:
@@ -66,6 +68,8 @@ def build(settings: Settings, clock: Clock | None = None, *, node: str | None = 
     )
     app[CHANNELS], app[LOG], app[stream.HUB] = channels, log, hub
     app[RETENTION] = Retention(store, settings, clock, log.trimmed)
+    app[WEBHOOKS] = webhooks = Webhooks(store, settings, clock)
+    queue.check_webhook = webhooks.objection
     front.setup(app, settings, clock, store)
     pages.setup(app)
     all_routes().register(app)
@@ -99,9 +103,11 @@ async def channels_context(app: web.Application) -> AsyncIterator[None]:
 
 
 async def followers_context(app: web.Application) -> AsyncIterator[None]:
-    """Retention at work."""
+    """Retention and webhooks at work."""
     app[RETENTION].start()
+    app[WEBHOOKS].start()
     yield
+    await app[WEBHOOKS].close()
     await app[RETENTION].close()
 
 

@@ -21,10 +21,12 @@ from server.model import (
     Status,
     Word,
     iso,
+    iso_or_none,
     mask,
     parse_priority,
     to_ms,
 )
+from server.store.hooks import Hook
 from server.store.reads import TaskFilter
 from server.views import TaskDetail, TaskView, task_detail, task_view
 
@@ -101,6 +103,26 @@ class EventQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
     limit: Annotated[int, Meta(ge=1, le=500)] = 100
     cursor: Annotated[str, Meta(pattern=r"^[0-9]{1,18}\Z")] | None = None
+
+
+class WebhookView(Struct, frozen=True):
+    """A completion webhook and where it stands: `waiting`, `delivered`, `stopped` (410) or `gave_up` (after a day)."""
+
+    id: str
+    url: str
+    status: str
+    attempts: int
+    last_status: int | None
+    last_error: str | None
+    last_attempt_at_iso: str | None
+    next_attempt_at_iso: str | None
+
+
+class WebhookList(Struct, frozen=True):
+    """A task's completion webhooks, one per run that ended."""
+
+    success: bool
+    webhooks: list[WebhookView]
 
 
 class StatsAnswer(Struct, frozen=True):
@@ -212,6 +234,33 @@ async def events(request: web.Request, query: EventQuery) -> web.Response:
         cursor,
     )
     return web.Response(body=body, headers={"Content-Type": "application/json; charset=utf-8"})
+
+
+@routes.get(
+    "/api/queue/tasks/{id}/webhooks", needs=Role.VIEWER, gives=WebhookList, summary="A task's completion webhooks",
+    tags=("queue",), problems=(UnknownTask,),
+)  # fmt: skip
+async def webhooks(request: web.Request) -> WebhookList:
+    """One per run that ended, with what came of posting it; a viewer sees of the address the host alone."""
+    found = await request.app[QUEUE].task(task_id(request))
+    rows = await request.app[STORE].hooks_of(found.id)
+    masked, language = request[KEY].role < Role.OPERATOR, lang(request)
+    return WebhookList(True, [webhook_view(row, language, masked=masked) for row in rows])
+
+
+def webhook_view(row: Hook, language: str, *, masked: bool) -> WebhookView:
+    """A completion webhook as clients are shown it."""
+    error = reason_text(row.last_error, language) if row.last_error else None
+    return WebhookView(
+        id=row.id,
+        url=row.host if masked else row.url,
+        status=row.state,
+        attempts=row.attempts,
+        last_status=row.last_status,
+        last_error=error,
+        last_attempt_at_iso=iso_or_none(row.last_ms),
+        next_attempt_at_iso=iso(row.due_ms) if row.state == "waiting" else None,
+    )
 
 
 @routes.post(
