@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,7 @@ class Town:
         return [event["event"] for event in (await self.json(f"/api/queue/tasks/{task_id}/events?limit=500"))["events"]]
 
     async def until(self, holds: Callable[[], Any]) -> None:
-        """Wait until `holds()` (a value or a coroutine) is true, looking whenever something was committed."""
+        """Wait until `holds()` (a value or a coroutine) is true, looking at every commit and, beside it, now and then."""
         while True:
             self._changed.clear()
             found = holds()
@@ -158,7 +158,9 @@ class Town:
                 found = await found
             if found:
                 return
-            await self._changed.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await self._changed.wait()
 
     async def until_status(self, task_id: str, *status: str) -> dict[str, Any]:
         """Wait until a task is in one of `status`."""
@@ -191,6 +193,15 @@ class Town:
         while (task := await self.task(task_id))["status"] in ("pending", "processing"):
             await self.turn(step_s)
         return task
+
+    async def crash(self) -> None:
+        """Lose the worker pool as a crash would: nothing in hand is settled."""
+        pool = self.pool
+        work = [*pool._loops, *pool._work]
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        pool.hands.clear()
 
     def own_key(self) -> ApiKey:
         """The admin key as the server knows it."""
