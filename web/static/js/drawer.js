@@ -40,6 +40,7 @@ export function mountDrawer(state, picks, { signal }) {
   function hide() {
     life?.abort();
     life = shown = picks.open = null;
+    body.replaceChildren();
     if (dialog.open) dialog.close();
     state.touch();
   }
