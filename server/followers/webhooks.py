@@ -209,7 +209,7 @@ class Webhooks:
         save = after(hook, answer, self._clock.now_ms(), self._draw())
         level = logging.INFO if save.state == "delivered" else logging.WARNING
         said = f"HTTP {answer.status}" if answer.status is not None else answer.error
-        log.log(level, "webhook %s: %s after %d attempts (%s)", hook.id, save.state, hook.attempts, said)
+        log.log(level, "webhook %s: attempt %d: %s (%s)", hook.id, hook.attempts, save.state, said)
         while True:
             try:
                 await self._store.apply(save)
