@@ -2,8 +2,8 @@
 
 Apprise blocks, so each call has a thread of its own, at most `concurrency` (and THREADS) of them; one that outlives its
 deadline keeps its place until it comes back, and once all places are held like that the answer is "busy". Apprise says
-only yes or no; what its log says of HTTP statuses tells "later" from "never". Its log goes nowhere else: it quotes URLs,
-which hold secrets. Text goes out as plain text.
+only yes or no; what its log says of HTTP statuses tells "later" from "never". Its log goes nowhere else: it quotes
+URLs, which hold secrets. Text goes out as plain text.
 """
 
 from __future__ import annotations

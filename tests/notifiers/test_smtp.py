@@ -1,0 +1,321 @@
+"""E-mail through a real mail server: who got how many letters, whatever the server does."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import Counter
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+
+from notifiers import Notifier, NotifierError, Refused, RetryLater, Sent, open_notifier
+from notifiers import smtp as smtp_module
+from tests.notifiers.post import Post, message, serving
+
+
+@pytest.fixture(params=[True, False], ids=["pipelining", "one by one"])
+def post(request) -> Post:
+    return Post(pipelining=request.param)
+
+
+@asynccontextmanager
+async def smtp(url: str, **settings):
+    notifier: Notifier = open_notifier("email", url, base_dir=Path(), **settings)
+    try:
+        yield notifier
+    finally:
+        await notifier.aclose()
+
+
+def at(post: Post) -> str:
+    return f"smtp://127.0.0.1:{post.port}?from=Mairie <alerte@mairie.fr>"
+
+
+async def test_everybody_gets_one_letter_over_few_connections(post):
+    async with serving(post), smtp(at(post), concurrency=4) as mail:
+        outcomes = await asyncio.gather(*(mail.deliver(message(n)) for n in range(50)))
+
+    assert post.got == Counter({f"u{n}@mairie.fr": 1 for n in range(50)})
+    assert post.connections == 4
+    assert post.senders == {"alerte@mairie.fr"}
+    assert all(isinstance(outcome, Sent) and "queued as" in outcome.reference for outcome in outcomes)
+
+
+async def test_each_letter_is_for_the_one_its_envelope_names(post):
+    async with serving(post), smtp(at(post), concurrency=3) as mail:
+        await asyncio.gather(*(mail.deliver(message(n, nom=f"Élève {n}")) for n in range(20)))
+
+    for address, letter in post.letters:
+        (to,) = letter["To"].addresses
+        assert (to.addr_spec, to.display_name) == (address, f"Élève {address[1:].split('@')[0]}")
+        assert (
+            letter["Message-ID"]
+            == f"<0198c0de-0000-7000-8000-000000000000.{address[1:].split('@')[0]}@tocsin.mairie.fr>"
+        )
+
+
+async def test_one_refused_of_fifty_costs_nobody_else_anything(post):
+    post.script["u7@mairie.fr"] = ["550 5.1.1 no such user"]
+    async with serving(post), smtp(at(post), concurrency=2) as mail:
+        outcomes = await asyncio.gather(*(mail.deliver(message(n)) for n in range(50)))
+
+    assert outcomes[7] == Refused("address_refused", "550", "5.1.1 no such user")
+    assert post.got == Counter({f"u{n}@mairie.fr": 1 for n in range(50) if n != 7})
+    assert post.connections == 2
+
+
+async def test_a_450_is_later_and_then_it_arrives(post):
+    post.script["u0@mairie.fr"] = ["450 4.2.0 greylisted"]
+    async with serving(post), smtp(at(post)) as mail:
+        first = await mail.deliver(message())
+        assert post.got == Counter()
+        second = await mail.deliver(message())
+
+    assert first == RetryLater("busy", "450", "4.2.0 greylisted")
+    assert isinstance(second, Sent)
+    assert post.got == Counter({"u0@mairie.fr": 1})
+    assert post.connections == 1
+
+
+@pytest.mark.parametrize(
+    "line, outcome",
+    [
+        ("554 5.7.1 spam", Refused("message_refused", "554", "5.7.1 spam")),
+        ("451 4.3.0 try again", RetryLater("busy", "451", "4.3.0 try again")),
+        ("421 4.3.2 going down", RetryLater("busy", "421", "4.3.2 going down", transport=True)),
+    ],
+)
+async def test_the_reply_after_the_letter_decides(post, line, outcome):
+    post.script["u0@mairie.fr"] = [f"then {line}"]
+    async with serving(post), smtp(at(post)) as mail:
+        assert await mail.deliver(message()) == outcome
+        assert isinstance(await mail.deliver(message(1)), Sent)
+
+    assert post.rcpts == ["u0@mairie.fr", "u1@mairie.fr"]
+
+
+async def test_a_server_that_hangs_is_left_at_the_deadline(post):
+    post.script["u0@mairie.fr"] = ["hang"]
+    async with serving(post), smtp(at(post), timeout_s=0.2) as mail:
+        assert await mail.deliver(message()) == RetryLater("timeout", transport=True)
+        assert isinstance(await mail.deliver(message(1)), Sent)
+
+    assert post.got == Counter({"u1@mairie.fr": 1})
+
+
+async def test_a_server_that_never_greets_is_left_at_the_deadline():
+    callers: list[asyncio.StreamWriter] = []
+    silent = await asyncio.start_server(lambda reader, writer: callers.append(writer), "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    try:
+        async with smtp(f"smtp://127.0.0.1:{port}", timeout_s=0.1) as mail:
+            assert await mail.deliver(message()) == RetryLater("timeout", transport=True)
+            with pytest.raises(NotifierError, match="no answer within"):
+                await mail.check()
+    finally:
+        silent.close()
+        for writer in callers:
+            writer.close()
+            await writer.wait_closed()
+
+    assert len(callers) == 2
+
+
+@pytest.mark.parametrize("where", ["cut", "cut at data", "cut after dot"])
+async def test_a_cut_connection_is_later_with_the_same_message_id(post, where):
+    post.script["u0@mairie.fr"] = [where]
+    async with serving(post), smtp(at(post)) as mail:
+        first = await mail.deliver(message())
+        second = await mail.deliver(message(at_ms=1_763_028_060_000))
+
+    assert isinstance(first, RetryLater)
+    assert (first.reason, first.transport) == ("connection_lost", True)
+    assert isinstance(second, Sent)
+    assert post.got == Counter({"u0@mairie.fr": 2 if where == "cut after dot" else 1})
+    assert len({letter["Message-ID"] for _, letter in post.letters}) == 1
+
+
+async def test_a_cut_reaches_only_the_one_on_that_connection(post):
+    post.script["u3@mairie.fr"] = ["cut at data", "cut at data"]
+    async with serving(post), smtp(at(post), concurrency=2) as mail:
+        outcomes = await asyncio.gather(*(mail.deliver(message(n)) for n in range(10)))
+
+    assert post.got == Counter({f"u{n}@mairie.fr": 1 for n in range(10) if n != 3})
+    assert [n for n, outcome in enumerate(outcomes) if not isinstance(outcome, Sent)] == [3]
+
+
+async def test_connections_that_died_while_idle_are_replaced_without_a_word(post):
+    async with serving(post), smtp(at(post), concurrency=3) as mail:
+        await asyncio.gather(*(mail.deliver(message(n)) for n in range(3)))
+        post.cut_all()
+        outcomes = await asyncio.gather(*(mail.deliver(message(n)) for n in range(3, 6)))
+
+    assert all(isinstance(outcome, Sent) for outcome in outcomes)
+    assert post.got == Counter({f"u{n}@mairie.fr": 1 for n in range(6)})
+
+
+async def test_idle_connections_are_closed_after_a_while(post, monkeypatch):
+    monkeypatch.setattr(smtp_module, "IDLE_S", 0.05)
+    async with serving(post), smtp(at(post)) as mail:
+        await mail.deliver(message())
+        await post.deserted.wait()
+        assert isinstance(await mail.deliver(message(1)), Sent)
+
+    assert post.connections == 2
+
+
+async def test_a_server_that_takes_two_connections_gets_two(post):
+    post.busy_beyond = 2
+    async with serving(post), smtp(at(post), concurrency=16) as mail:
+        for n in (0, 1):  # one that is there already makes the others wait for it
+            assert isinstance(await mail.deliver(message(n)), Sent)
+        outcomes = await asyncio.gather(*(mail.deliver(message(n)) for n in range(2, 40)))
+
+    assert all(isinstance(outcome, Sent) for outcome in outcomes)
+    assert post.got == Counter({f"u{n}@mairie.fr": 1 for n in range(40)})
+
+
+async def test_a_server_with_no_place_at_all_is_busy(post):
+    post.busy_beyond = 0
+    async with serving(post), smtp(at(post)) as mail:
+        assert await mail.deliver(message()) == RetryLater("busy", "421", "4.7.0 too many connections", transport=True)
+
+
+async def test_nobody_at_the_port_is_out_of_reach(unused_tcp_port):
+    async with smtp(f"smtp://127.0.0.1:{unused_tcp_port}") as mail:
+        outcome = await mail.deliver(message())
+        with pytest.raises(NotifierError, match=f"127.0.0.1:{unused_tcp_port}: unreachable"):
+            await mail.check()
+
+    assert isinstance(outcome, RetryLater)
+    assert (outcome.reason, outcome.transport) == ("unreachable", True)
+
+
+async def test_something_that_is_not_smtp_is_no_crash():
+    async def shout(reader, writer):
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(shout, "127.0.0.1", 0)
+    try:
+        async with smtp(f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}") as mail:
+            outcome = await mail.deliver(message())
+    finally:
+        server.close()
+
+    assert isinstance(outcome, RetryLater)
+    assert outcome.transport
+
+
+async def test_a_server_that_talks_unasked_cannot_shift_the_replies(post):
+    async with serving(post), smtp(at(post), concurrency=1) as mail:
+        await mail.deliver(message())
+        (server,) = post.open
+        server.transport.write(b"250 a present\r\n")  # not the answer to anything
+        (wire,) = mail._wires
+        await wire.gone
+        post.script["u1@mairie.fr"] = ["550 no"]
+        assert isinstance(await mail.deliver(message(1)), Refused)
+        assert isinstance(await mail.deliver(message(2)), Sent)
+
+    assert post.got == Counter({"u0@mairie.fr": 1, "u2@mairie.fr": 1})
+
+
+async def test_lines_that_begin_with_a_dot_arrive_as_they_were(post):
+    text = ".\n..\n.fin\nx" + "y" * 5000 + "\n."
+    async with serving(post), smtp(at(post)) as mail:
+        await mail.deliver(message(message=text))
+
+    ((_, letter),) = post.letters
+    assert text in letter.get_body(("plain",)).get_content().replace("\r\n", "\n")
+    assert max(map(len, post.raw[0].split(b"\r\n"))) <= 78
+
+
+async def test_a_mailbox_that_is_not_ascii_needs_a_server_that_takes_it(post, monkeypatch):
+    async with serving(post), smtp(at(post)) as mail:
+        assert isinstance(await mail.deliver(message(email="josé@mairie.fr")), Sent)
+        assert isinstance(await mail.deliver(message(email="jean@été.fr")), Sent)
+        (wire,) = mail._wires
+        wire.smtputf8 = False
+        assert (await mail.deliver(message(email="josé@mairie.fr"))).reason == "address_refused"
+        assert isinstance(await mail.deliver(message(1)), Sent)
+
+    assert post.got == Counter({"josé@mairie.fr": 1, "jean@xn--t-9fab.fr": 1, "u1@mairie.fr": 1})
+    assert "<josé@mairie.fr>".encode() in post.raw[0]
+
+
+async def test_a_long_address_goes_into_the_envelope_as_it_is(post):
+    address = f"{'a' * 64}@{'.'.join(['b' * 58] * 4)}.fr"
+    async with serving(post), smtp(at(post)) as mail:
+        await mail.deliver(message(email=address))
+        await mail.deliver(message(1))
+
+    assert len(address) > 300
+    assert post.got == Counter({address: 1, "u1@mairie.fr": 1})
+    assert post.letters[0][1]["To"].addresses[0].addr_spec == address
+
+
+# --- encryption and login --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tls(tmp_path, monkeypatch):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["starttls", "smtps"])
+async def test_letters_go_encrypted_and_signed_in(post, tls, at_once):
+    post.secret = b"s:e/c@r#t"
+    async with serving(post, tls=tls, at_once=at_once, login=True):
+        url = f"{'smtps' if at_once else 'smtp'}://alerte%40mairie.fr:s%3Ae%2Fc%40r%23t@localhost:{post.port}"
+        async with smtp(url if at_once else f"{url}?tls=starttls", concurrency=2) as mail:
+            assert "signed in" in await mail.check()
+            outcomes = await asyncio.gather(*(mail.deliver(message(n)) for n in range(10)))
+
+    assert all(isinstance(outcome, Sent) for outcome in outcomes)
+    assert post.got == Counter({f"u{n}@mairie.fr": 1 for n in range(10)})
+    assert post.senders == {"alerte@mairie.fr"}
+    assert set(post.logins) == {(b"alerte@mairie.fr", b"s:e/c@r#t")}
+
+
+async def test_a_refused_login_is_the_operators_concern_not_the_recipients(post, tls):
+    login = "me:hunter2"
+    async with (
+        serving(post, tls=tls, login=True),
+        smtp(f"smtp://{login}@localhost:{post.port}?tls=starttls&from=a@b.fr") as mail,
+    ):
+        outcome = await mail.deliver(message())
+        with pytest.raises(NotifierError, match="login refused 535") as refused:
+            await mail.check()
+
+    assert isinstance(outcome, RetryLater)
+    assert (outcome.reason, outcome.code, outcome.transport) == ("login_refused", "535", True)
+    assert "hunter2" not in f"{outcome} {refused.value}"
+    assert post.rcpts == []
+
+
+async def test_without_the_encryption_that_was_asked_for_nothing_is_sent(post):
+    async with serving(post), smtp(f"{at(post)}&tls=starttls") as mail:
+        outcome = await mail.deliver(message())
+
+    assert isinstance(outcome, RetryLater)
+    assert (outcome.reason, outcome.transport) == ("tls_failed", True)
+    assert post.rcpts == []
+
+
+async def test_a_certificate_of_a_stranger_is_not_trusted(post, tls, monkeypatch):
+    monkeypatch.delenv("SSL_CERT_FILE")
+    async with serving(post, tls=tls), smtp(f"smtp://localhost:{post.port}?tls=starttls") as mail:
+        outcome = await mail.deliver(message())
+
+    assert isinstance(outcome, RetryLater)
+    assert (outcome.reason, outcome.transport) == ("tls_failed", True)
+    assert post.rcpts == []
