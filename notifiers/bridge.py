@@ -12,6 +12,7 @@ import asyncio
 import logging
 import re
 import threading
+import warnings
 from typing import Any
 
 from notifiers.base import CONTROLS, Message, NotifierError, Outcome, Refused, RetryLater, Sent, Spec
@@ -61,7 +62,12 @@ class Bridge:
         self.needs = needs
         self._apprise = apprise
         self._asset = apprise.AppriseAsset(
-            app_id="Tocsin", app_desc="Tocsin", async_mode=False, interpret_escapes=False, interpret_emojis=False
+            app_id="Tocsin",
+            app_desc="Tocsin",
+            interpret_escapes=False,
+            interpret_emojis=False,
+            async_mode=False,  # with these two a call stays in its thread: Apprise's own pool has a handful for all
+            service_timeout=0,
         )
         self._url = url
         self._name = spec.name
@@ -90,9 +96,13 @@ class Bridge:
 
     async def check(self) -> str:
         """Apprise has no way to try a service without sending."""
-        if self._service(fill_quoted(self._url, EXAMPLE)) is None:
+        if not self.understands(fill_quoted(self._url, EXAMPLE)):
             raise NotifierError("Apprise does not understand this URL")
         return "the URL is one of Apprise's; whether the service takes it only a message can tell"
+
+    def understands(self, url: str) -> bool:
+        """Is this a URL of Apprise's?"""
+        return self._service(url) is not None
 
     async def aclose(self) -> None:
         """Threads that still hang are left to end by themselves: they are daemons."""
@@ -179,6 +189,9 @@ def open_bridge(spec: Spec) -> Bridge:
     if EAR not in log.handlers:
         log.handlers[:] = [EAR]
     bridge = Bridge(apprise, url, needs, spec)
-    if bridge._service(fill_quoted(url, EXAMPLE)) is None:
+    with warnings.catch_warnings():  # this loads all of its plugins, with what they still import of old
+        warnings.simplefilter("ignore", DeprecationWarning)
+        known = bridge.understands(fill_quoted(url, EXAMPLE))
+    if not known:
         raise ValueError("expected apprise: and a URL that Apprise understands, as in apprise:ntfys://host/{id}")
     return bridge

@@ -13,7 +13,8 @@ from msgspec import Struct
 
 from notifiers.base import CONTROLS, Message
 
-PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+PLACEHOLDER = re.compile(r"\{([A-Za-z0-9_]+)\}")
+AUTHORITY = "expected user:secret@host:port, with / ? # @ in the secret written as %2F %3F %23 %40"
 
 
 class Place(Struct, frozen=True):
@@ -36,9 +37,9 @@ def split(url: str) -> tuple[SplitResult, Place]:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        raise ValueError("expected user:secret@host:port; write special characters of the secret as %XX") from None
+        raise ValueError(AUTHORITY) from None
     if not host or parts.fragment or " " in host:
-        raise ValueError("expected user:secret@host:port; write / ? # @ in the secret as %2F %3F %23 %40")
+        raise ValueError(AUTHORITY)
     user, secret = unquote(parts.username or ""), unquote(parts.password or "")
     if CONTROLS.search(user + secret):
         raise ValueError("expected user and secret without control characters")
