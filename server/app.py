@@ -16,6 +16,7 @@ from server.api import asyncapi, docs, health, keys, notifications, operate, pag
 from server.api.context import CLOCK, POOL, QUEUE, SETTINGS, STATS, STORE
 from server.channels import Channels
 from server.clock import Clock, SystemClock
+from server.followers.alerts import Alerts
 from server.followers.retention import Retention
 from server.followers.webhooks import Webhooks
 from server.http import front
@@ -31,6 +32,7 @@ from server.workers import WorkerPool
 CHANNELS = web.AppKey("channels", Channels)
 RETENTION = web.AppKey("retention", Retention)
 LOG = web.AppKey("log", Log)
+ALERTS = web.AppKey("alerts", Alerts)
 WEBHOOKS = web.AppKey("webhooks", Webhooks)
 
 
@@ -68,6 +70,7 @@ def build(settings: Settings, clock: Clock | None = None, *, node: str | None = 
     )
     app[CHANNELS], app[LOG], app[stream.HUB] = channels, log, hub
     app[RETENTION] = Retention(store, settings, clock, log.trimmed)
+    app[ALERTS] = Alerts(store, channels, settings, clock, stats.alerts)
     app[WEBHOOKS] = webhooks = Webhooks(store, settings, clock)
     queue.check_webhook = webhooks.objection
     front.setup(app, settings, clock, store)
@@ -103,10 +106,12 @@ async def channels_context(app: web.Application) -> AsyncIterator[None]:
 
 
 async def followers_context(app: web.Application) -> AsyncIterator[None]:
-    """Retention and webhooks at work."""
+    """Retention, webhooks and alerts at work."""
     app[RETENTION].start()
     app[WEBHOOKS].start()
+    await app[ALERTS].start()
     yield
+    await app[ALERTS].close()
     await app[WEBHOOKS].close()
     await app[RETENTION].close()
 
