@@ -218,7 +218,7 @@ async def connect(client: aiosmtplib.SMTP, on_lost: Callable[[Wire], None]) -> W
         if client.is_ehlo_or_helo_needed:
             await client.ehlo()
         transport = client.transport
-        if not isinstance(transport, asyncio.BaseTransport) or not client.is_connected:
+        if transport is None or not client.is_connected:
             raise aiosmtplib.SMTPServerDisconnected("the connection was closed")
         return Wire(transport, frozenset(client.esmtp_extensions), on_lost)  # type: ignore[arg-type]
     except aiosmtplib.SMTPAuthenticationError as error:
