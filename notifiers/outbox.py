@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
@@ -19,6 +20,8 @@ import msgspec
 
 from notifiers.base import Message, NotifierError, Outcome, RetryLater, Sent, Spec, clip
 from notifiers.mail import DEFAULT_FROM, ID_UNSAFE, Letter, compose, sender
+
+log = logging.getLogger("tocsin.outbox")
 
 SENT = Sent()
 NEEDS = {"email": frozenset({"email"}), "sms": frozenset({"telephone"})}
@@ -69,7 +72,11 @@ class Outbox:
         loop = asyncio.get_running_loop()
         while self._waiting:
             batch, self._waiting = self._waiting, {}
-            outcomes = await loop.run_in_executor(self._thread, self._write, list(batch.values()))
+            outcomes: list[Outcome] = [RetryLater("internal")] * len(batch)
+            try:
+                outcomes = await loop.run_in_executor(self._thread, self._write, list(batch.values()))
+            except Exception:  # a defect of ours: the others must not wait for it
+                log.exception("outbox of %s: nothing was written", self._channel)
             for future, outcome in zip(batch, outcomes, strict=True):
                 if not future.done():
                     future.set_result(outcome)

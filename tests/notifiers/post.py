@@ -38,7 +38,8 @@ class Post:
     """The mail server: whom it got letters for, and what it does to whom.
 
     `script[address]` is a list of answers, used up one by one at RCPT: a reply line, "hang", "cut", "cut at data"
-    (after the 354), "cut after dot" (it took the letter and does not say so), "then LINE" (the reply after the letter).
+    (after the 354), "cut after dot" and "hang after dot" (it took the letter and does not say so), "then LINE" (the
+    reply after the letter), "eager LINE" (LINE at RCPT, and yet it asks for the letter at DATA).
     """
 
     def __init__(self, *, pipelining: bool = True):
@@ -52,6 +53,7 @@ class Post:
         self.open: set[SMTP] = set()
         self.logins: list[tuple[bytes, bytes]] = []
         self.secret = b""
+        self.for_nobody = b""  # what came after a 354 that a refused recipient got
         self.busy_beyond = 1_000_000  # connections
         self.port = 0
         self.released = asyncio.Event()  # what hangs goes on then
@@ -82,6 +84,8 @@ class Post:
         session.act = act
         if act == "hang":
             await self.released.wait()
+        if act.startswith("eager "):
+            return act[6:]
         if act == "cut":
             server.transport.abort()
         if act[:1].isdigit():
@@ -96,6 +100,8 @@ class Post:
             self.raw.append(envelope.original_content)
         if session.act == "cut after dot":
             server.transport.abort()
+        if session.act == "hang after dot":
+            await self.released.wait()
         if session.act.startswith("then "):
             return session.act[5:]
         return f"250 2.0.0 queued as {len(self.letters)}"
@@ -129,6 +135,11 @@ class Server(SMTP):
         if getattr(self.session, "act", "") == "cut at data":
             await self.push("354 go on")
             self.transport.abort()
+            return
+        if getattr(self.session, "act", "").startswith("eager "):
+            await self.push("354 go on")
+            self.event_handler.for_nobody += await self._reader.readuntil(b".\r\n")
+            await self.push("554 no valid recipients")
             return
         await super().smtp_DATA(arg)
 

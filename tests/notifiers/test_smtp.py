@@ -13,6 +13,7 @@ import trustme
 
 from notifiers import Notifier, NotifierError, Refused, RetryLater, Sent, open_notifier
 from notifiers import smtp as smtp_module
+from notifiers.wire import Lost, Reply, Wire
 from tests.notifiers.post import Post, message, serving
 
 
@@ -101,6 +102,7 @@ async def test_a_server_that_hangs_is_left_at_the_deadline(post):
     post.script["u0@mairie.fr"] = ["hang"]
     async with serving(post), smtp(at(post), timeout_s=0.2) as mail:
         assert await mail.deliver(message()) == RetryLater("timeout", transport=True)
+        mail._timeout_s = 10
         assert isinstance(await mail.deliver(message(1)), Sent)
 
     assert post.got == Counter({"u1@mairie.fr": 1})
@@ -122,6 +124,70 @@ async def test_a_server_that_never_greets_is_left_at_the_deadline():
             await writer.wait_closed()
 
     assert len(callers) == 2
+
+
+async def test_no_reply_after_the_letter_is_later_with_the_same_message_id(post):
+    post.script["u0@mairie.fr"] = ["hang after dot"]
+    async with serving(post), smtp(at(post), timeout_s=0.3) as mail:
+        assert await mail.deliver(message()) == RetryLater("timeout", transport=True)
+        mail._timeout_s = 10
+        assert isinstance(await mail.deliver(message()), Sent)
+
+    assert post.got == Counter({"u0@mairie.fr": 2})
+    assert len({letter["Message-ID"] for _, letter in post.letters}) == 1
+
+
+async def test_a_letter_for_a_refused_recipient_is_never_sent(post):
+    post.script["u0@mairie.fr"] = ["eager 550 no"]
+    async with serving(post), smtp(at(post), concurrency=1) as mail:
+        assert await mail.deliver(message(0)) == Refused("address_refused", "550", "no")
+        assert isinstance(await mail.deliver(message(1)), Sent)
+
+    assert post.got == Counter({"u1@mairie.fr": 1})
+    assert post.for_nobody == (b".\r\n" if post.pipelining else b"")
+    assert post.connections == 1
+
+
+async def test_replies_are_the_same_however_they_are_cut_up():
+    stream = b"250-a\r\n250 b\r\n550-no\r\n550-no, no\r\n550 never\r\n354 go\r\n"
+    for cut in range(len(stream)):
+        wire = Wire(Socket(), frozenset(), lambda wire: None)
+        wire._write([b""] * 3)
+        wire.data_received(stream[:cut])
+        wire.data_received(stream[cut:])
+        assert [await wire._reply() for _ in range(3)] == [
+            Reply(250, "a b"), Reply(550, "no no, no never"), Reply(354, "go"),
+        ]  # fmt: skip
+        assert wire.alive
+        wire.data_received(b"250 not asked for\r\n")
+        assert not wire.alive
+
+
+async def test_a_reply_without_end_is_not_kept():
+    wire = Wire(Socket(), frozenset(), lambda wire: None)
+    wire._write([b""])
+    for _ in range(100):
+        wire.data_received(b"250-" + b"x" * 1000 + b"\r\n")
+
+    assert not wire.alive
+    with pytest.raises(Lost):
+        await wire._reply()
+
+
+class Socket(asyncio.Transport):
+    """A transport that goes nowhere."""
+
+    def set_protocol(self, protocol):
+        pass
+
+    def is_closing(self):
+        return False
+
+    def write(self, data):
+        pass
+
+    def abort(self):
+        pass
 
 
 @pytest.mark.parametrize("where", ["cut", "cut at data", "cut after dot"])
