@@ -12,11 +12,12 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from server.api import asyncapi, docs, health, keys, notifications, operate, pages, session, stream, tasks
+from server.api import asyncapi, docs, health, keys, metrics, notifications, operate, pages, session, stream, tasks
 from server.api.context import CLOCK, POOL, QUEUE, SETTINGS, STATS, STORE
 from server.channels import Channels
 from server.clock import Clock, SystemClock
 from server.followers.alerts import Alerts
+from server.followers.metrics import Metrics
 from server.followers.retention import Retention
 from server.followers.webhooks import Webhooks
 from server.http import front
@@ -44,7 +45,7 @@ def node_name() -> str:
 def all_routes() -> Routes:
     """Every endpoint, as served and as documented."""
     routes = Routes()
-    modules = (notifications, tasks, operate, keys, session, health, stream, docs, pages)
+    modules = (notifications, tasks, operate, keys, session, health, metrics, stream, docs, pages)
     routes.extend(*(module.routes for module in modules))
     return routes
 
@@ -73,7 +74,10 @@ def build(settings: Settings, clock: Clock | None = None, *, node: str | None = 
     app[ALERTS] = Alerts(store, channels, settings, clock, stats.alerts)
     app[WEBHOOKS] = webhooks = Webhooks(store, settings, clock)
     queue.check_webhook = webhooks.objection
-    front.setup(app, settings, clock, store)
+    app[metrics.METRICS] = counted = Metrics(
+        store, channels, pool, webhooks, clock, stats.alerts, lambda: metrics.subscribers(hub)
+    )
+    front.setup(app, settings, clock, store).observers.append(counted.request)
     pages.setup(app)
     all_routes().register(app)
     app.cleanup_ctx.extend(
@@ -106,7 +110,8 @@ async def channels_context(app: web.Application) -> AsyncIterator[None]:
 
 
 async def followers_context(app: web.Application) -> AsyncIterator[None]:
-    """Retention, webhooks and alerts at work."""
+    """Retention, webhooks, alerts and metrics at work."""
+    app[metrics.METRICS].start()
     app[RETENTION].start()
     app[WEBHOOKS].start()
     await app[ALERTS].start()
@@ -114,6 +119,7 @@ async def followers_context(app: web.Application) -> AsyncIterator[None]:
     await app[ALERTS].close()
     await app[WEBHOOKS].close()
     await app[RETENTION].close()
+    await app[metrics.METRICS].close()
 
 
 async def pool_context(app: web.Application) -> AsyncIterator[None]:
