@@ -55,14 +55,20 @@ class BodyReader:
         self.limit = limit
         self._large = asyncio.Semaphore(large_at_once)
 
+    @staticmethod
+    def at_hand(request: web.BaseRequest) -> bytes | None:
+        """The body if it is small and all of it is here already (or if there is none); else None."""
+        stream = request.content
+        if stream.is_eof() and stream.total_bytes <= LARGE:
+            return stream.read_nowait(-1)
+        return None
+
     async def read(self, request: web.BaseRequest, use: Callable[[bytes], T], use_large: Callable[[bytes], T]) -> T:
         """`use(body)`, or, for a large body, `use_large(body)` in a thread. Raises TooLarge beyond the limit."""
+        at_hand = self.at_hand(request)
+        if at_hand is not None:
+            return use(at_hand)
         length = request.content_length
-        stream = request.content
-        if not request.can_read_body:
-            return use(b"")
-        if length is not None and length <= LARGE and stream.is_eof():  # all of it came with the head
-            return use(stream.read_nowait(-1))
         if length is not None and length > self.limit:
             raise TooLarge(limit_mib=self.limit // MIB)
         if length is not None and length <= LARGE:

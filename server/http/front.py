@@ -15,15 +15,15 @@ from itertools import count
 from typing import Any
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
-from multidict import istr
+from aiohttp.typedefs import Handler
+from multidict import CIMultiDict, istr
 
 from server.clock import Clock
 from server.http.auth import KEY, KeyRing
 from server.http.caller import Callers
 from server.http.decode import MIB, BodyReader
 from server.http.limits import Limiter
-from server.http.problems import ProblemBody, answer, as_problem, body_of
+from server.http.problems import NotFound, ProblemBody, WrongMethod, answer, as_problem, body_of
 from server.i18n import lang
 from server.model import AuditEntry
 from server.settings import Settings
@@ -48,17 +48,21 @@ CSP = "; ".join(
         "form-action 'self'",
     )
 )
-SECURITY = [
-    (istr("Content-Security-Policy"), CSP),
-    (istr("X-Content-Type-Options"), "nosniff"),
-    (istr("Referrer-Policy"), "no-referrer"),
-    (istr("Cross-Origin-Opener-Policy"), "same-origin"),
-    (istr("Cross-Origin-Resource-Policy"), "same-origin"),
-    (istr("Cache-Control"), "no-store"),  # static files say otherwise themselves
-]
+_SECURITY = CIMultiDict(
+    {
+        "Server": "tocsin",
+        "Content-Security-Policy": CSP,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+    }
+)
+_SECURITY_NO_STORE = CIMultiDict(_SECURITY, **{"Cache-Control": "no-store"})
 HSTS = "max-age=31536000"
 _REQUEST_ID = istr("X-Request-ID")
 _SERVER = istr("Server")
+_CACHE_CONTROL = istr("Cache-Control")
 _valid_id = re.compile(r"[A-Za-z0-9._-]{1,128}\Z").match
 
 PageProblem = Callable[[web.Request, ProblemBody], Awaitable[web.StreamResponse]]
@@ -90,6 +94,19 @@ class Front:
         if given is not None and _valid_id(given):
             return given
         return f"{self._boot}-{next(self._count):x}"
+
+    def dress(self, request: web.Request, response: web.StreamResponse, rid: str) -> None:
+        """Give an answer that is not yet on its way the headers that all carry."""
+        headers = response.headers
+        if _CACHE_CONTROL in headers:  # static files: they may be kept
+            headers.extend(_SECURITY)
+        else:
+            headers.extend(_SECURITY_NO_STORE)
+        headers[_REQUEST_ID] = rid
+        if self.callers.may_be_secure and self.callers.secure(request):
+            headers["Strict-Transport-Security"] = HSTS
+        if self.limiter and (key := request.get(KEY)):
+            headers.update(self.limiter.headers(key.id))
 
     async def audit(
         self, request: web.Request, action: str, target: str = "", detail: dict[str, Any] | None = None
@@ -125,8 +142,7 @@ def request_id(request: web.BaseRequest) -> str:
 def setup(app: web.Application, settings: Settings, clock: Clock, store: Store) -> Front:
     """Put the front before `app`. The store may be opened later; `keyring_context` must follow it."""
     front = app[FRONT] = Front(settings, clock, store)
-    app.middlewares.append(_gate(front))
-    app.on_response_prepare.append(_headers(front))
+    app.on_response_prepare.append(_dress_streams(front))
     return front
 
 
@@ -136,29 +152,6 @@ async def keyring_context(app: web.Application) -> AsyncIterator[None]:
     await keyring.open()
     yield
     await keyring.close()
-
-
-def _gate(front: Front) -> Middleware:
-    @web.middleware
-    async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
-        request[REQUEST_ID] = front.request_id(request)
-        begun = time.perf_counter() if front.observers else 0.0
-        try:
-            response = await handler(request)
-        except Exception as error:  # every failure has its answer; as_problem logs the bugs
-            if request.get(STARTED):  # nothing can be said any more: the connection ends
-                raise
-            if isinstance(error, web.HTTPException) and error.status < 400:
-                raise
-            response = await _answer(front, request, error)
-        if front.observers:
-            took_s = time.perf_counter() - begun
-            resource = request.match_info.route.resource
-            for told in front.observers:
-                told(request, resource.canonical if resource else "unknown", response.status, took_s)
-        return response
-
-    return gate
 
 
 async def _answer(front: Front, request: web.Request, error: Exception) -> web.StreamResponse:
@@ -184,20 +177,58 @@ def _wants_page(request: web.Request) -> bool:
     )
 
 
-def _headers(front: Front) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+def _dress_streams(front: Front) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """Headers for what a handler begins to send by itself, and for what aiohttp answers before any route."""
+
     async def prepare(request: web.Request, response: web.StreamResponse) -> None:
-        request[STARTED] = True
-        headers = response.headers
-        headers[_SERVER] = "tocsin"
-        headers[_REQUEST_ID] = request.get(REQUEST_ID) or front.request_id(request)
-        for name, value in SECURITY:
-            headers.setdefault(name, value)
-        if front.callers.may_be_secure and front.callers.secure(request):
-            headers["Strict-Transport-Security"] = HSTS
-        if front.limiter and (key := request.get(KEY)):
-            headers.update(front.limiter.headers(key.id))
+        if _REQUEST_ID not in response.headers:
+            request[STARTED] = True
+            response.headers.popall(_SERVER, None)  # aiohttp's own, there already at this point
+            front.dress(request, response, request.get(REQUEST_ID) or front.request_id(request))
 
     return prepare
 
 
-__all__ = ["FRONT", "REQUEST_ID", "Front", "audit", "keyring_context", "request_id", "setup"]
+def handled(front: Front, call: Handler) -> Handler:
+    """`call` with a request id, with an answer for whatever it raises, and with the headers that all answers carry.
+
+    In the place of a middleware: aiohttp's would cost every request two more coroutines.
+    """
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        rid = request[REQUEST_ID] = front.request_id(request)
+        begun = time.perf_counter() if front.observers else 0.0
+        try:
+            response = await call(request)
+        except Exception as error:  # every failure has its answer; as_problem logs the bugs
+            if request.get(STARTED):  # nothing can be said any more: the connection ends
+                raise
+            if isinstance(error, web.HTTPException) and error.status < 400:
+                raise
+            response = await _answer(front, request, error)
+        if not response.prepared:
+            front.dress(request, response, rid)
+        if front.observers:
+            took_s = time.perf_counter() - begun
+            resource = request.match_info.route.resource
+            for told in front.observers:
+                told(request, resource.canonical if resource else "unknown", response.status, took_s)
+        return response
+
+    return handle
+
+
+async def nowhere(request: web.Request) -> web.StreamResponse:
+    """Where no route leads: 405 where another method would, else 404."""
+    allowed: set[str] = set()
+    for resource in request.app.router.resources():
+        if resource.canonical != NOWHERE:
+            allowed |= (await resource.resolve(request))[1]
+    if allowed:
+        raise WrongMethod(headers={"Allow": ", ".join(sorted(allowed))})
+    raise NotFound()
+
+
+NOWHERE = "/{path}"
+
+__all__ = ["FRONT", "REQUEST_ID", "Front", "audit", "handled", "keyring_context", "nowhere", "request_id", "setup"]

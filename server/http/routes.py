@@ -22,7 +22,7 @@ from multidict import CIMultiDict, CIMultiDictProxy, istr
 
 from server.http.auth import KEY
 from server.http.decode import FORM, BodyDecoder, FormDecoder, QueryDecoder, check_media_type
-from server.http.front import FRONT, Front
+from server.http.front import FRONT, Front, handled, nowhere
 from server.http.problems import Forbidden, Problem, TooFast, Unauthorized
 from server.model import Role
 
@@ -110,6 +110,7 @@ class Routes:
                 app.router.add_get(route.path, handler, allow_head=not route.stream)
             else:
                 app.router.add_route(route.method, route.path, handler)
+        app.router.add_route("*", "/{path:.*}", handled(app[FRONT], nowhere))
 
 
 ROUTES = web.AppKey("routes", Routes)
@@ -140,17 +141,22 @@ def _build(route: Route, front: Front) -> Handler:
                 raise TooFast(wait_s)
             if key.role < needs:
                 raise Forbidden(needs=needs.name.lower())
-        arguments: list[Any] = [request]
-        if query is not None and (not strict or request.rel_url.raw_query_string):
+        arguments: tuple[Any, ...] = ()
+        if query is not None and (not strict or "?" in request.raw_path):
             found = query.decode(request.query)
-            if not strict:
-                arguments.append(found)
-        if form is not None and request.content_type == FORM:
-            arguments.insert(1, await reader.read(request, form.decode, form.decode))
-        elif body is not None:
-            check_media_type(request)
-            arguments.insert(1, await reader.read(request, body.decode, body.decode_large))
-        result = await work(*arguments)
+            arguments = () if strict else (found,)
+        if body is not None:
+            if form is not None and request.content_type == FORM:
+                value = await reader.read(request, form.decode, form.decode)
+            else:
+                check_media_type(request)
+                at_hand = reader.at_hand(request)
+                if at_hand is not None:
+                    value = body.decode(at_hand)
+                else:
+                    value = await reader.read(request, body.decode, body.decode_large)
+            arguments = (value, *arguments)
+        result = await work(request, *arguments)
         if audited:
             await front.audit(request, audited, "/".join(request.match_info.values()))
         if isinstance(result, web.StreamResponse):
@@ -163,7 +169,7 @@ def _build(route: Route, front: Front) -> Handler:
         return web.Response(body=_encode(result), status=status, headers=_JSON)
 
     if not route.page:
-        return call
+        return handled(front, call)
 
     async def page(request: web.Request) -> web.StreamResponse:
         try:
@@ -173,4 +179,4 @@ def _build(route: Route, front: Front) -> Handler:
                 raise
             raise web.HTTPSeeOther("/admin/login?next=" + quote(request.rel_url.raw_path_qs, safe="/")) from None
 
-    return page
+    return handled(front, page)
