@@ -169,7 +169,7 @@ class WorkerPool:
         seen, self._most_urgent = self._most_urgent, None
         begun = self._clock.monotonic()
         now_ms = self._clock.now_ms()
-        lease_ms = now_ms + int(self._settings.queue.lease_s * 1000)
+        lease_ms = int(self._settings.queue.lease_s * 1000)
         try:
             claimed: Claimed = await self._store.apply(Claim(now_ms, lease_ms, self.node, slots, express, self._rates))
         except StoreUnavailable:
@@ -265,7 +265,7 @@ class WorkerPool:
             self._give_way()
             if self.hands and now - renewed >= lease_s / 3:
                 held = [(hand.task.id, hand.task.fence) for hand in self.hands.values()]
-                kept = await self._store.apply(Renew(held, self._clock.now_ms() + int(lease_s * 1000)))
+                kept = await self._store.apply(Renew(held, self._clock.now_ms(), int(lease_s * 1000)))
                 for task_id, fence in held:
                     hand = self.hands.get(task_id)
                     if hand and hand.task.fence == fence:

@@ -23,7 +23,9 @@ from server.config import load
 from server.http.front import FRONT
 from server.model import ApiKey, Event, Role
 from server.settings import Settings
+from server.store.desk import Run
 from tests.api.http_kit import TurnedClock
+from tests.pg import fresh_database
 
 ADMIN_KEY = "admin-key-of-the-tests-0123456789"
 
@@ -202,12 +204,31 @@ class Town:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
         pool.hands.clear()
+        await self.lose_leases()
+
+    async def lose_leases(self) -> None:
+        """Let every lease run out, by whatever clock the store goes."""
+        await self.store.apply(Run("UPDATE task SET lease_ms = 1 WHERE status = 'processing'", ()))
 
     def own_key(self) -> ApiKey:
         """The admin key as the server knows it."""
         key = self.app[FRONT].keyring.by_secret(ADMIN_KEY)
         assert key
         return key
+
+
+ENGINE = {"name": "sqlite"}
+"""Which engine `running` uses; the fixture `both_engines` sets it."""
+
+
+async def store_url(folder: Path) -> str:
+    """The store of `folder`: the same at every call, so that a server can be started again over it."""
+    if ENGINE["name"] == "sqlite":
+        return "sqlite:tocsin.db"
+    note = folder / "database.url"
+    if not note.exists():
+        note.write_text(await fresh_database(), encoding="utf-8")
+    return note.read_text(encoding="utf-8")
 
 
 def settings_for(folder: Path, **environ: str) -> Settings:
@@ -223,7 +244,21 @@ def settings_for(folder: Path, **environ: str) -> Settings:
 async def running(folder: Path, **environ: str) -> AsyncIterator[Town]:
     """A server over `folder`, started and, at the end, stopped."""
     clock = TurnedClock()
-    app = build(settings_for(folder, **environ), clock, node="test-node")
+    url = await store_url(folder)
+    app = build(settings_for(folder, **({"STORE__URL": url} | environ)), clock, node="test-node")
     server = TestServer(app)
-    async with TestClient(server) as client:
+    client = TestClient(server)
+    await client.start_server()
+    try:
         yield Town(app, client, clock)
+    finally:
+        passing = asyncio.create_task(_pass_time(clock))  # whatever waits for a time at the end need not
+        await client.close()
+        passing.cancel()
+        await asyncio.gather(passing, return_exceptions=True)
+
+
+async def _pass_time(clock: TurnedClock) -> None:
+    while True:
+        clock.turn(1)
+        await asyncio.sleep(0.01)

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from server.model import ApiKey, AuditEntry, Event, NotificationTask, Session
 from server.store import batch, desk, hooks, reads, sql
 from server.store.engine import Engine, Op, StoreRefused, StoreUnavailable, within
+from server.store.postgres import PostgresEngine
 from server.store.rows import audit_of, key_of, session_of
 from server.store.sqlite import SqliteEngine
 
@@ -182,6 +183,8 @@ def open_store(url: str, base_dir: Path, *, serve: bool = True) -> Store:
     scheme, _, rest = url.partition(":")
     if scheme == "sqlite" and rest:
         return Store(SqliteEngine(base_dir / rest.removeprefix("//"), serve=serve))
+    if scheme in ("postgresql", "postgres"):
+        return Store(PostgresEngine(url))
     raise StoreRefused(
         f"store.url: expected sqlite:PATH or postgresql://…, got a {urlsplit(url).scheme or 'plain'} URL"
     )

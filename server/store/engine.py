@@ -39,6 +39,9 @@ class Tx(Protocol):
     async def all(self, sql: str, *args: Any) -> list[Row]:
         """Run `sql` once; the rows it returned."""
 
+    async def now_ms(self, own_ms: int) -> int:
+        """The clock that leases go by: the database's where nodes share one, else the caller's `own_ms`."""
+
 
 class Op:
     """A small change that is handed to the store and awaited. Operations of one kind are applied together.

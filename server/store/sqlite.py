@@ -72,6 +72,9 @@ class _Tx:
     async def all(self, sql: str, *args: Any) -> list[Row]:
         return list(self._connection.execute(_dialect(sql), args))
 
+    async def now_ms(self, own_ms: int) -> int:
+        return own_ms
+
 
 class SqliteEngine:
     """One database file, served by one process."""

@@ -113,12 +113,12 @@ class Claimed(msgspec.Struct, frozen=True):
 class Claim(Op):
     """Take due tasks, most urgent first: up to `slots` of any priority and `express` more that are CRITIQUE.
 
-    They are `node`'s until `lease_ms` (epoch). `rates` are tasks started per minute, by type, "" for all together.
+    They are `node`'s for `lease_for_ms`, by the store's clock. `rates` are tasks started per minute, by type, "" for all together.
     Gives Claimed; nothing is taken while the queue is paused.
     """
 
     now_ms: int
-    lease_ms: int
+    lease_for_ms: int
     node: str
     slots: int
     express: int
@@ -153,7 +153,8 @@ class Claim(Op):
             for name in limits:
                 allowed[name] -= 1
             picked.append(task_id)
-        rows = await tx.many(sql.CLAIM, [(task_id, self.lease_ms, self.node, self.now_ms) for task_id in picked])
+        lease_ms = await tx.now_ms(self.now_ms) + self.lease_for_ms if picked else 0
+        rows = await tx.many(sql.CLAIM, [(task_id, lease_ms, self.node, self.now_ms) for task_id in picked])
         tasks = [task_of(row) for row in rows]
         for task in tasks:
             batch.event(EventKind.STARTED, self.now_ms, task)
@@ -180,16 +181,19 @@ class Claim(Op):
 
 @dataclass(eq=False)
 class Renew(Op):
-    """Hold on to tasks: (id, fence) pairs. Gives the ids that are still the caller's."""
+    """Hold on to tasks: (id, fence) pairs, for `lease_for_ms` more. Gives the ids that are still the caller's."""
 
     held: list[tuple[str, int]]
-    lease_ms: int
+    now_ms: int
+    lease_for_ms: int
 
     @classmethod
     async def apply(cls, batch: Batch, ops: list[Renew]) -> list[Any]:
-        return [
-            {row[0] for row in await batch.tx.many(sql.RENEW, [(*held, op.lease_ms) for held in op.held])} for op in ops
-        ]
+        return [await op._renew(batch) for op in ops]
+
+    async def _renew(self, batch: Batch) -> set[str]:
+        lease_ms = await batch.tx.now_ms(self.now_ms) + self.lease_for_ms
+        return {row[0] for row in await batch.tx.many(sql.RENEW, [(*held, lease_ms) for held in sorted(self.held)])}
 
 
 class Swept(msgspec.Struct, frozen=True):
@@ -223,7 +227,7 @@ class Sweep(Op):
         for task in late:
             batch.event(EventKind.FAILED, now, task)
             batch.moved(task, Status.PENDING, Status.FAILED, now)
-        silent = await tx.all(sql.SILENT, 2**62 if self.all_silent else now, SWEEP)
+        silent = await tx.all(sql.SILENT, 2**62 if self.all_silent else await tx.now_ms(now), SWEEP)
         crashed = failure_cell(Failure(kind="crashed"))
         back: list[Row] = []
         for task_id, crashes in silent:

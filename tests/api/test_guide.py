@@ -14,6 +14,8 @@ MESSAGES = {
     "meteo": "Notification météorologique mise en file d'attente",
 }
 
+pytestmark = pytest.mark.usefixtures("both_engines")
+
 
 @pytest.mark.parametrize("kind", ["meteo", "securite", "sante", "infra"])
 async def test_a_post_is_answered_202_with_the_task_it_became(town: Town, kind: str) -> None:

@@ -6,9 +6,13 @@ import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from notifiers import Refused, RetryLater, Sent
 from server.store.writes import Settle
 from tests.kit import Town, jean, running
+
+pytestmark = pytest.mark.usefixtures("both_engines")
 
 
 def in_s(town: Town, seconds: float) -> str:
@@ -194,7 +198,8 @@ async def test_a_worker_that_lost_its_lease_writes_nothing_but_what_is_true(town
     await town.until_status(task_id, "processing")
     stale = next(iter(town.pool.hands.values())).task
     town.pool.hands.clear()  # as a node that fell silent
-    town.clock.turn(31)
+    await town.lose_leases()
+    town.clock.turn(11)
     await town.until(lambda: task_id in town.pool.hands)  # taken over: the fence moved on
     assert town.pool.hands[task_id].task.fence > stale.fence
 

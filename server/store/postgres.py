@@ -1,0 +1,265 @@
+"""PostgreSQL as the store's engine: any number of nodes over one database.
+
+Operations commit in batches over one connection, their statements pipelined; `seq` grows in commit order because its
+counter's row is locked from the tail of each transaction to its commit. `NOTIFY` is a coalesced hint without payload,
+a poll stands under it; what is told to the node is always read from the log, in order, others' events too.
+
+Through PgBouncer in transaction mode: use 1.21 or later with `max_prepared_statements`, the hint then never comes and
+the poll serves alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+import asyncpg
+
+from server.model import Event
+from server.store import schema, sql
+from server.store.engine import (
+    MAX_BATCH,
+    MAX_WAITING,
+    Apply,
+    Committed,
+    Op,
+    Row,
+    StoreRefused,
+    StoreUnavailable,
+    Tx,
+)
+from server.store.rows import event_of
+
+T = TypeVar("T")
+log = logging.getLogger("tocsin.store")
+
+READERS = 4
+TIMEOUT_S = 4.0  # below the 5 s within which a sender must be told that storage says no
+POLL_S = 0.5
+"""How long an event of another node can go unnoticed where the hint does not come through."""
+PAGE = 1_000
+CHANNEL = "tocsin"
+MIGRATION_LOCK = 0x546F6373
+NO = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.exceptions.OperatorInterventionError,  # shut down, cannot connect now
+    asyncpg.InsufficientResourcesError,  # disk full, too many connections
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.PostgresSystemError,  # I/O error
+    asyncpg.exceptions.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+)
+AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+
+
+def _dialect(statement: str) -> str:
+    return statement.replace("{for_update}", "FOR UPDATE").replace("{skip_locked}", "FOR UPDATE SKIP LOCKED")
+
+
+class _Tx:
+    """An open transaction on one connection."""
+
+    def __init__(self, connection: Any):
+        self._connection = connection
+
+    async def many(self, statement: str, rows: Sequence[Sequence[Any]]) -> list[Row]:
+        if not rows:
+            return []
+        if "RETURNING" not in statement and not statement.lstrip().startswith("SELECT"):
+            await self._connection.executemany(_dialect(statement), rows)
+            return []
+        return [tuple(row) for row in await self._connection.fetchmany(_dialect(statement), rows)]
+
+    async def all(self, statement: str, *args: Any) -> list[Row]:
+        return [tuple(row) for row in await self._connection.fetch(_dialect(statement), *args)]
+
+    async def now_ms(self, own_ms: int) -> int:
+        row = await self._connection.fetchval("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
+        return int(row)
+
+
+class PostgresEngine:
+    """One database, shared by nodes."""
+
+    dialect = "postgres"
+
+    def __init__(self, url: str):
+        self._url = url
+        self._waiting: deque[Op] = deque()
+        self._wake = asyncio.Event()
+        self._hint = asyncio.Event()
+        self._closing = False
+        self._told = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._pool: Any = None
+        self._writer: Any = None
+
+    async def open(self, apply: Apply, committed: Committed, failed: Callable[[list[Op], BaseException], None]) -> None:
+        self._apply, self._committed, self._failed = apply, committed, failed
+        try:
+            self._writer = await self._connect()
+            await self._migrate(self._writer)
+            self._pool = await asyncpg.create_pool(
+                self._url, min_size=1, max_size=READERS, command_timeout=TIMEOUT_S, timeout=TIMEOUT_S
+            )
+            self._told = int(await self._writer.fetchval(sql.LAST_SEQ))
+        except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+            raise StoreRefused(f"store.url: PostgreSQL says no: {error}") from None
+        except (asyncpg.exceptions.ClientConfigurationError, ValueError) as error:
+            raise StoreRefused(f"store.url: expected postgresql://USER:SECRET@HOST/DATABASE: {error}") from None
+        except NO as error:
+            raise StoreUnavailable(f"PostgreSQL is out of reach: {error or type(error).__name__}") from None
+        for name, loop in (("commit", self._commit_loop), ("tail", self._tail_loop), ("listen", self._listen_loop)):
+            self._tasks.append(asyncio.create_task(loop(), name=f"store-{name}"))
+
+    def submit(self, op: Op) -> None:
+        if self._closing:
+            raise StoreUnavailable("the store is closed")
+        if len(self._waiting) >= MAX_WAITING:
+            raise StoreUnavailable("too many changes wait for storage")
+        self._waiting.append(op)
+        self._wake.set()
+
+    async def read(self, work: Callable[[Tx], Coroutine[Any, Any, T]]) -> T:
+        try:
+            async with (
+                self._pool.acquire(timeout=TIMEOUT_S) as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                return await work(_Tx(connection))
+        except NO as error:
+            raise StoreUnavailable(str(error) or type(error).__name__) from error
+
+    async def close(self) -> None:
+        self._closing = True
+        self._wake.set()
+        commit, *others = self._tasks or [None]
+        if commit:
+            await asyncio.gather(commit, return_exceptions=True)
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        for connection in (self._writer, self._pool):
+            if connection is not None:
+                try:
+                    await asyncio.wait_for(connection.close(), TIMEOUT_S)
+                except NO:
+                    connection.terminate()
+
+    async def _connect(self) -> Any:
+        connection = await asyncpg.connect(self._url, timeout=TIMEOUT_S, command_timeout=TIMEOUT_S)
+        await connection.execute("SET synchronous_commit = on")
+        return connection
+
+    async def _migrate(self, connection: Any) -> None:
+        """Under a lock of the transaction: ten nodes may start at once, one migrates."""
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK, timeout=60)
+            await schema.migrate(_Tx(connection), self.dialect, "the database of store.url")
+
+    # --- committing ------------------------------------------------------------------------------
+
+    async def _commit_loop(self) -> None:
+        """Commit whatever waits, report it, again."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                ops: list[Op] = []
+                while self._waiting and len(ops) < MAX_BATCH:
+                    op = self._waiting.popleft()
+                    if not op.done.done():
+                        ops.append(op)
+                if ops:
+                    await self._commit(ops)
+            if self._closing:
+                return
+
+    async def _commit(self, ops: list[Op], tries: int = 3) -> None:
+        try:
+            if self._writer.is_closed():
+                self._writer = await self._connect()
+            async with self._writer.transaction():
+                results, events = await self._apply(_Tx(self._writer), ops)
+                if events:
+                    await self._writer.execute(f"SELECT pg_notify('{CHANNEL}', '')")
+        except NO as error:
+            log.error("storage says no: %s", error or type(error).__name__)
+            self._writer.terminate()
+            self._failed(ops, StoreUnavailable(str(error) or type(error).__name__))
+        except AGAIN as error:
+            if tries:
+                await self._commit(ops, tries - 1)
+            else:
+                self._failed(ops, StoreUnavailable(str(error)))
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits for the operation
+            if len(ops) == 1:
+                self._failed(ops, error)
+                return
+            for op in ops:  # one of them is at fault: the others must not share its fate
+                await self._commit([op])
+        else:
+            done = list(zip(ops, results, strict=True))
+            if not events or events[0].seq == self._told + 1:  # nothing of another node came between
+                self._told = events[-1].seq if events else self._told
+                self._committed(done, events)
+            else:
+                self._committed(done, [])
+                self._hint.set()
+
+    # --- the log's tail --------------------------------------------------------------------------
+
+    async def _tail_loop(self) -> None:
+        """Read on in the log whenever a hint came, and every so often without one."""
+        while True:
+            try:
+                async with asyncio.timeout(POLL_S):
+                    await self._hint.wait()
+            except TimeoutError:
+                pass
+            self._hint.clear()
+            try:
+                await self._read_on()
+            except StoreUnavailable as error:
+                log.warning("the log cannot be read on: %s", error)
+                await asyncio.sleep(POLL_S)
+
+    async def _read_on(self) -> None:
+        while True:
+            after = self._told
+            rows = await self.read(lambda tx: tx.all(sql.EVENTS_AFTER, after, PAGE))
+            events: list[Event] = [event_of(row) for row in rows if row[0] > self._told]
+            if events and events[0].seq == self._told + 1:
+                self._told = events[-1].seq
+                self._committed([], events)
+            elif events:
+                # The log was trimmed beyond where this node had read to: what is gone cannot be told any more.
+                log.warning("events %d to %d were removed before this node read them", after + 1, events[0].seq - 1)
+                self._told = events[-1].seq
+                self._committed([], events)
+            if len(rows) < PAGE:
+                return
+
+    async def _listen_loop(self) -> None:
+        """Keep one connection that hears the hint; without it the poll serves."""
+        while True:
+            connection = None
+            try:
+                connection = await asyncpg.connect(self._url, timeout=TIMEOUT_S)
+                await connection.add_listener(CHANNEL, lambda *_: self._hint.set())
+                self._hint.set()
+                while not connection.is_closed():
+                    await asyncio.sleep(10)
+                    await connection.fetchval("SELECT 1", timeout=TIMEOUT_S)
+            except NO as error:
+                log.warning("no hint of new events: %s", error or type(error).__name__)
+            finally:
+                if connection is not None:
+                    connection.terminate()
+            await asyncio.sleep(1)

