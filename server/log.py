@@ -263,14 +263,14 @@ class Cursor:
     log (a restored database): the reader is told by a gap over everything, and goes on from the head.
     """
 
-    __slots__ = ("_foreign", "filter", "latest", "log", "position")
+    __slots__ = ("filter", "foreign", "latest", "log", "position")
 
     def __init__(self, log: Log, since: int | None = None, only: Filter = ALL, *, latest: bool = False) -> None:
         self.log = log
         self.filter = only
         self.latest = latest
-        self._foreign = since is not None and since > log.head
-        if since is None or self._foreign:
+        self.foreign = since is not None and since > log.head
+        if since is None or self.foreign:
             self.position = log.head
         elif since == 0:
             self.position = log.oldest - 1  # "from the oldest kept" leaves no gap to tell of
@@ -283,8 +283,8 @@ class Cursor:
         A Batch may be empty: nothing so far passed the filter. Raises StoreUnavailable; the position stands then.
         """
         log = self.log
-        if self._foreign:
-            self._foreign = False
+        if self.foreign:
+            self.foreign = False
             return Gap(1, self.position)
         begin = position = self.position
         found: dict[str | int, Event] = {}

@@ -1,0 +1,501 @@
+"""The hub: everyone who reads the event stream, and who is told what when.
+
+A subscriber that has caught up is live: it is written to by one plain loop per turn, from a frame built once for all
+who read the same (a Group). One whose socket does not take it leaves that loop and is served from its own cursor,
+with back-pressure, until it has caught up; so a slow one costs the others nothing and memory is bounded by its
+socket's buffer. Who reads nothing is cut off (`subscriber.py` sees it). Handshakes and commands are left to
+websocket.py and sse.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from server.api.frames import (
+    HEARTBEAT,
+    PING,
+    ErrorFrame,
+    GapFrame,
+    Hello,
+    Plan,
+    Shutdown,
+    Wire,
+    encode,
+    events_frame,
+    on_wire,
+)
+from server.api.stats_feed import StatsFeed
+from server.api.subscriber import LIMIT, Group, Subscriber
+from server.clock import Clock
+from server.http.problems import Draining, StreamsFull, TooManyStreams
+from server.log import Batch, Cursor, Gap, Log, conflate
+from server.model import Event
+from server.settings import Events as Settings
+from server.store.engine import StoreUnavailable
+
+log = logging.getLogger("tocsin.stream")
+
+FRAME_EVENTS = 256
+FRAME_BYTES = 64 * 1024
+LATEST_EVENTS = 2048
+LATEST_BYTES = 1024 * 1024
+TURN_WRITES = 200
+"""Sockets written to in one turn of the event loop, at most: about 1.5 ms."""
+TURN_BYTES = 4 * 1024 * 1024
+CACHE_BYTES = 4 * 1024 * 1024
+HEARTBEAT_S = 20.0
+TICK_S = 1.0
+GRACE_S = 2.0
+"""How long an ended connection may take to go."""
+RETRY_MS = (1000, 3000)
+"""When to come back after a shutdown: spread, so that not all come at once."""
+
+
+class Hub:
+    """All subscribers of this node."""
+
+    def __init__(
+        self, log: Log, clock: Clock, settings: Settings, *, node: str, version: str,
+        stats_source: Callable[[], Awaitable[dict[str, Any] | bytes]],
+    ) -> None:  # fmt: skip
+        self.log = log
+        self.clock = clock
+        self.settings = settings
+        self.beat_s = max(1.0, min(HEARTBEAT_S, settings.stall_s / 2))
+        self.closing = False
+        self.subscribers: set[Subscriber] = set()
+        self._node, self._version = node, version
+        self._per_key: Counter[str] = Counter()
+        self._groups: dict[tuple[Plan, Wire], Group] = {}
+        self._broad: set[Group] = set()  # those that any event may be for
+        self._by_task: dict[str, set[Group]] = {}
+        self._position = 0  # live subscribers are told of what lies at or before it, or are being told
+        self._settled = 0  # … have been told
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._frames: dict[tuple[Any, ...], tuple[int, bytes]] = {}
+        self._frames_bytes = 0
+        self._dying: dict[asyncio.Transport, float] = {}  # closed, with bytes that nobody takes
+        self._nobody = asyncio.Event()
+        self._nobody.set()
+        self._stats = StatsFeed(stats_source, clock, self.own)
+        self.dropped_stalled = 0  # for the metrics
+        log.on_append.append(self._appended)
+
+    # --- life ------------------------------------------------------------------------------------------
+
+    def own(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run `work` beside; `close` awaits it, and a failure is logged."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("%s failed", task.get_name(), exc_info=error)
+
+    def _start(self) -> None:
+        if not self._tasks:
+            self._position = self._settled = self.log.head
+            self.own(self._pump(), "stream pump")
+            self.own(self._tick(), "stream tick")
+
+    async def close(self, wait_s: float = GRACE_S) -> None:
+        """Say goodbye to everyone: `shutdown`, then 1001; who is not gone by then is cut off."""
+        self.closing = True
+        retry_after_ms = random.randint(*RETRY_MS)
+        for sub in list(self.subscribers):
+            self.end(sub, 1001, encode(Shutdown(retry_after_ms)), retry_after_ms)
+        for rest_s in (wait_s, 1.0):
+            try:
+                async with asyncio.timeout(rest_s):
+                    await self._nobody.wait()
+            except TimeoutError:
+                for sub in list(self.subscribers):
+                    sub.transport.abort()
+        for transport in self._dying:
+            transport.abort()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- who is there --------------------------------------------------------------------------------
+
+    @contextmanager
+    def admitted(self, key_id: str) -> Iterator[None]:
+        """A place for one more stream of this key. Raises StreamsFull, TooManyStreams or Draining."""
+        if self.closing:
+            raise Draining()
+        if self._per_key.total() >= self.settings.connections:
+            raise StreamsFull()
+        if self._per_key[key_id] >= self.settings.connections_per_key:
+            raise TooManyStreams(retry_after_s=5)
+        self._per_key[key_id] += 1
+        try:
+            yield
+        finally:
+            self._per_key[key_id] -= 1
+            if not self._per_key[key_id]:
+                del self._per_key[key_id]
+
+    def hello(self) -> bytes:
+        """The first frame."""
+        return encode(Hello(self.log.head, self.log.oldest, self._node, self._version, max(1, int(self.beat_s))))
+
+    def add(self, sub: Subscriber, plan: Plan, since: int | None, stats: bool) -> None:
+        """Begin to serve `sub`, which was just sent hello."""
+        self._start()
+        self.subscribers.add(sub)
+        self._nobody.clear()
+        now = self.clock.monotonic()
+        sub.alive_at = now
+        sub.beat_at = now + self.beat_s
+        if self.closing:
+            self.end(sub, 1001, encode(Shutdown(RETRY_MS[0])), RETRY_MS[0])
+            return
+        self.subscribe(sub, plan, since, stats)
+
+    def subscribe(self, sub: Subscriber, plan: Plan, since: int | None, stats: bool) -> None:
+        """Serve `sub` by another plan from here on."""
+        self._leave(sub)
+        sub.plan = plan
+        cursor = Cursor(self.log, since, plan.filter, latest=bool(plan.interval_ms))
+        sub.told = cursor.position
+        if since is None or since == self.log.head:
+            self._join(sub)
+        else:
+            sub.serving = self.own(self._serve(sub, cursor), "stream catch-up")
+        if stats:
+            self._stats.add(sub)
+        else:
+            self._stats.remove(sub)
+
+    async def remove(self, sub: Subscriber) -> None:
+        """Close the connection of `sub`, and forget it."""
+        sub.transport.close()
+        if sub.buffered():
+            self._dying[sub.transport] = self.clock.monotonic() + GRACE_S
+        self.subscribers.discard(sub)
+        serving = sub.serving
+        self._leave(sub)
+        self._stats.remove(sub)
+        if not self.subscribers:
+            self._nobody.set()
+        if serving:
+            await asyncio.gather(serving, return_exceptions=True)
+
+    def revoked(self, key_id: str, session_id: str | None) -> None:
+        """A key ended, or with `session_id` that session alone: so do its streams."""
+        for sub in list(self.subscribers):
+            if sub.key_id == key_id and session_id in (None, sub.session_id):
+                self.end(sub, 1008)
+
+    def end(self, sub: Subscriber, code: int, last: bytes = b"", retry_after_ms: int | None = None) -> None:
+        """End a connection with `code`, after the frame `last`; what the peer does not take is cut off (`_tick`)."""
+        if sub.ended is not None:
+            return
+        self._leave(sub)
+        self._stats.remove(sub)
+        sub.end(code, last, retry_after_ms, self.clock.monotonic())
+
+    def send(self, sub: Subscriber, frame: ErrorFrame) -> None:
+        """Answer a command."""
+        if sub.is_open():
+            sub.write(on_wire(sub.wire, encode(frame)))
+
+    # --- the live ------------------------------------------------------------------------------------
+
+    def _join(self, sub: Subscriber) -> None:
+        key = (sub.plan, sub.wire)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = Group(sub.plan, sub.wire)
+            for index in self._indexes(group):
+                index.add(group)
+        group.subs.add(sub)
+        sub.group = group
+
+    def _leave(self, sub: Subscriber) -> None:
+        """Out of its group, or out of its own catch-up."""
+        if sub.serving:
+            sub.serving.cancel()
+            sub.serving = None
+        group, sub.group = sub.group, None
+        if group is None:
+            return
+        group.subs.discard(sub)
+        if not group.subs:
+            del self._groups[group.plan, group.wire]
+            for index in self._indexes(group):
+                index.discard(group)
+            for task_id in group.plan.filter.task_id:
+                if not self._by_task[task_id]:
+                    del self._by_task[task_id]
+            if group.pacing:
+                group.pacing.cancel()
+
+    def _indexes(self, group: Group) -> list[set[Group]]:
+        ids = group.plan.filter.task_id
+        return [self._by_task.setdefault(task_id, set()) for task_id in ids] if ids else [self._broad]
+
+    def _fall_behind(self, sub: Subscriber) -> None:
+        """Its socket is not keeping up: serve it at its own pace."""
+        self._leave(sub)
+        if sub.is_open():
+            cursor = Cursor(self.log, None, sub.plan.filter, latest=bool(sub.plan.interval_ms))
+            cursor.position = sub.told
+            sub.serving = self.own(self._serve(sub, cursor), "stream catch-up")
+
+    def _all_fall_behind(self) -> None:
+        for group in list(self._groups.values()):
+            for sub in list(group.subs):
+                self._fall_behind(sub)
+
+    def _appended(self) -> None:
+        self._wake.set()
+        self._stats.changed()
+
+    async def _pump(self) -> None:
+        """Tell the live ones what was appended; several appends in one turn of the loop are told at once."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._position < self.log.head:
+                try:
+                    await self._spread()
+                except Exception:
+                    log.exception("a turn of the stream failed; its subscribers go on from their own place")
+                    self._all_fall_behind()
+                    self._position = self._settled = self.log.head
+                await asyncio.sleep(0)
+
+    async def _spread(self) -> None:
+        events = self.log.recent(self._position, FRAME_EVENTS) if self._groups else []
+        if not events:  # nobody is live; or more came at once than the ring holds (None)
+            if events is None:
+                self._all_fall_behind()
+            self._position = self._settled = self.log.head
+            return
+        events = _within(events, FRAME_BYTES)
+        first, last = self._position + 1, events[-1].seq
+        self._position = last
+        for group in self._touched(events):
+            if group.plan.interval_ms:
+                if group.pacing is None:
+                    group.scanned = first - 1
+                    group.pacing = self.own(self._pace(group), "stream pace")
+            elif passed := group.plan.filter.of(events):
+                await self._tell(group, passed, last)
+        self._settled = last
+
+    def _touched(self, events: list[Event]) -> list[Group]:
+        """The groups that some of `events` may be for."""
+        touched = list(self._broad)
+        if self._by_task:
+            found: set[Group] = set()
+            for event in events:
+                found |= self._by_task.get(event.task_id, _NONE)
+            touched += found
+        return touched
+
+    async def _tell(self, group: Group, events: list[Event], last: int) -> None:
+        """Write one frame up to `last` to everyone in `group`; `events` are what passed its filter."""
+        frames: dict[int, bytes | None] = {}
+        writes, room = TURN_WRITES, TURN_BYTES
+        for sub in list(group.subs):
+            told = sub.told
+            if sub.group is not group or told >= last:  # gone, or come later, while others were written to
+                continue
+            try:
+                data = frames[told]
+            except KeyError:
+                data = frames[told] = _frame(group.wire, told, last, events)
+            if data is None or sub.is_closing():
+                continue
+            if sub.buffered() > LIMIT:
+                self._fall_behind(sub)
+                continue
+            sub.write(data)
+            sub.told = last
+            writes -= 1
+            room -= len(data)
+            if writes <= 0 or room <= 0:
+                writes, room = TURN_WRITES, TURN_BYTES
+                await asyncio.sleep(0)
+
+    async def _pace(self, group: Group) -> None:
+        """`mode=latest`: while there is something to tell, tell the newest once per interval."""
+        interval_s = group.plan.interval_ms / 1000
+        try:
+            while group.subs and group.scanned < self._position:
+                rest_s = group.sent_at + interval_s - self.clock.monotonic()
+                if rest_s > 0:
+                    await self.clock.sleep(rest_s)
+                last = self._position
+                newest = await self._newest(group, last)
+                if newest is None:
+                    for sub in list(group.subs):
+                        self._fall_behind(sub)
+                    return
+                shown = _within(newest[:LATEST_EVENTS], LATEST_BYTES)
+                if len(shown) < len(newest):
+                    last = shown[-1].seq  # the others' newest states lie behind it
+                if shown:
+                    group.sent_at = self.clock.monotonic()
+                    await self._tell(group, shown, last)
+                group.scanned = last
+        finally:
+            group.pacing = None
+
+    async def _newest(self, group: Group, last: int) -> list[Event] | None:
+        newest: list[Event] = []
+        position = group.scanned
+        while position < last:
+            events = self.log.recent(position, min(4096, last - position))
+            if events is None:
+                return None
+            newest = conflate(newest + group.plan.filter.of(events))
+            position = events[-1].seq
+            if position < last:
+                await asyncio.sleep(0)
+        return newest
+
+    # --- those behind ----------------------------------------------------------------------------------
+
+    async def _serve(self, sub: Subscriber, cursor: Cursor) -> None:
+        """Read to `sub` at its own pace until it has caught up."""
+        while sub.is_open():
+            try:
+                await sub.drain()
+                frame = await self._next(sub, cursor)
+            except StoreUnavailable as error:
+                log.warning("a subscriber waits for storage: %s", error)
+                await self.clock.sleep(1)
+                continue
+            except ConnectionError:
+                return
+            if not sub.is_open():
+                return
+            if frame is None:
+                sub.serving = None
+                self._join(sub)
+                return
+            if not frame:  # nothing of this part of the log is for it
+                await asyncio.sleep(0)
+                continue
+            sub.write(frame)
+            sub.told = cursor.position
+            if sub.plan.interval_ms:
+                await self.clock.sleep(sub.plan.interval_ms / 1000)
+
+    async def _next(self, sub: Subscriber, cursor: Cursor) -> bytes | None:
+        """The next frame behind `cursor`; empty if there is nothing to say, None at the head."""
+        if sub.plan.interval_ms:
+            step = await cursor.read(LATEST_EVENTS, LATEST_BYTES)
+            return step if step is None else _step(sub, step)
+        place = (sub.plan.filter, sub.wire, cursor.position, sub.told)
+        if not cursor.foreign and (found := self._frames.get(place)):
+            cursor.position = found[0]
+            return found[1]
+        step = await cursor.read(FRAME_EVENTS, FRAME_BYTES)
+        if step is None:
+            return None
+        frame = _step(sub, step)
+        if frame and cursor.position < self.log.head:
+            self._keep(place, cursor.position, frame)
+        return frame
+
+    def _keep(self, place: tuple[Any, ...], to: int, frame: bytes) -> None:
+        """Others at the same place, after a reconnect of all, take the same frame."""
+        if place in self._frames:
+            return
+        self._frames_bytes += len(frame)
+        self._frames[place] = (to, frame)
+        while self._frames_bytes > CACHE_BYTES:
+            self._frames_bytes -= len(self._frames.pop(next(iter(self._frames)))[1])
+
+    # --- the clock -------------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        """Heartbeats, and an end for connections that take nothing any more."""
+        ticks = 0
+        while True:
+            await self.clock.sleep(TICK_S)
+            ticks += 1
+            now = self.clock.monotonic()
+            for n, sub in enumerate(list(self.subscribers)):
+                if sub.ended is not None:
+                    if now - sub.ended_at >= GRACE_S:
+                        sub.transport.abort()
+                elif sub.is_closing():
+                    sub.finish()  # SSE: nothing else says that the peer is gone
+                elif sub.stalled(now, self.settings.stall_s):
+                    self.dropped_stalled += 1
+                    log.info("a subscriber has read nothing for %g s: cut off", self.settings.stall_s)
+                    self.end(sub, 1013)
+                elif now >= sub.beat_at:
+                    self._beat(sub, now)
+                if n % TURN_WRITES == TURN_WRITES - 1:
+                    await asyncio.sleep(0)
+            for transport in [transport for transport, until in self._dying.items() if now >= until]:
+                del self._dying[transport]
+                transport.abort()
+            self._stats.tick(ticks)
+
+    def _beat(self, sub: Subscriber, now: float) -> None:
+        """Tell it how far the log is, filter or not, and ask whether it is there."""
+        sub.beat_at = now + self.beat_s
+        if sub.buffered() > LIMIT:
+            return
+        data = b""
+        group = sub.group
+        if group is not None:
+            to = max(sub.told, group.scanned if group.pacing else self._settled)
+            data = on_wire(sub.wire, HEARTBEAT % (sub.told + 1, to), to)
+            sub.told = to
+        if sub.wire == "websocket":
+            sub.pinged = True
+            data += PING
+        if data:
+            sub.write(data)
+
+
+_NONE: set[Group] = set()
+
+
+def _frame(wire: Wire, told: int, last: int, events: list[Event]) -> bytes | None:
+    """`events` behind `told`, as a frame up to `last`; None if there are none."""
+    if events[0].seq <= told:
+        events = [event for event in events if event.seq > told]
+        if not events:
+            return None
+    return on_wire(wire, events_frame(told + 1, last, events), last)
+
+
+def _step(sub: Subscriber, step: Batch | Gap) -> bytes:
+    if isinstance(step, Gap):
+        return on_wire(sub.wire, encode(GapFrame(step.first, step.last)), step.last)
+    if not step.events:
+        return b""
+    return on_wire(sub.wire, events_frame(sub.told + 1, step.last, step.events), step.last)
+
+
+def _within(events: list[Event], most: int) -> list[Event]:
+    """The first of `events` that have at most `most` bytes; one at least."""
+    if len(events) < 2:
+        return events
+    size = 0
+    for n, event in enumerate(events):
+        size += len(event.body)
+        if size > most and n:
+            return events[:n]
+    return events

@@ -1,0 +1,166 @@
+"""One subscriber's connection as the hub sees it, and the groups of those that read the same.
+
+A Subscriber knows its socket's buffers, and from them whether anybody reads at the other end. What it is told, and
+when, is the hub's affair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from server.api.frames import Plan, Wire, chunk, closing, on_wire
+
+try:
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
+except ImportError:  # not a Unix: the transport's own buffer has to do
+    ioctl = None  # type: ignore[assignment]
+
+LIMIT = 64 * 1024
+"""Bytes that may wait in a live subscriber's transport; beyond it, it is served at its own pace."""
+SEND_BUFFER = 128 * 1024
+"""Of the kernel, per connection: what a subscriber that reads nothing can take there."""
+
+
+class Group:
+    """The live subscribers that read the same: one frame is built for all of them."""
+
+    __slots__ = ("pacing", "plan", "scanned", "sent_at", "subs", "wire")
+
+    def __init__(self, plan: Plan, wire: Wire) -> None:
+        self.plan = plan
+        self.wire = wire
+        self.subs: set[Subscriber] = set()
+        # of mode=latest alone:
+        self.pacing: asyncio.Task[None] | None = None  # while there is something to tell
+        self.scanned = 0  # seq; what lies behind it is still to be looked at
+        self.sent_at = float("-inf")
+
+
+class Subscriber:
+    """One open stream."""
+
+    __slots__ = (
+        "_fd",
+        "_finished",
+        "_waiting",
+        "alive_at",
+        "beat_at",
+        "buffered",
+        "drain",
+        "ended",
+        "ended_at",
+        "group",
+        "is_closing",
+        "key_id",
+        "lang",
+        "pinged",
+        "plan",
+        "serving",
+        "session_id",
+        "stats_seen",
+        "told",
+        "transport",
+        "wire",
+        "write",
+    )
+
+    def __init__(
+        self, transport: asyncio.Transport, drain: Callable[[], Awaitable[None]], wire: Wire, *, key_id: str,
+        session_id: str | None, lang: str,
+    ) -> None:  # fmt: skip
+        self.transport = transport
+        self.drain = drain  # returns once the transport takes more
+        self.write = transport.write
+        self.buffered = transport.get_write_buffer_size
+        self.is_closing = transport.is_closing
+        self.wire = wire
+        self.key_id = key_id
+        self.session_id = session_id
+        self.lang = lang
+        self.plan: Plan
+        self.told = 0  # the last seq it has been told of: its last frame's `to`
+        self.group: Group | None = None  # while it is live
+        self.serving: asyncio.Task[None] | None = None  # while it is catching up
+        self.stats_seen = -1  # -1: not asked for
+        self.ended: int | None = None  # the close code
+        self.ended_at = 0.0
+        self.beat_at = 0.0
+        self.alive_at = 0.0  # when something last showed that it reads
+        self.pinged = False
+        self._waiting = 0
+        self._finished: asyncio.Future[None] | None = None
+        self._fd = -1
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            self._fd = sock.fileno()
+            with suppress(OSError), socket.socket(fileno=socket.dup(self._fd)) as own:
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+
+    def is_open(self) -> bool:
+        """May anything be written to it?"""
+        return self.ended is None and not self.is_closing()
+
+    # --- is anybody there ----------------------------------------------------------------------------
+
+    def heard(self, now: float) -> None:
+        """Something came from it."""
+        self.alive_at = now
+        self.pinged = False
+
+    def stalled(self, now: float, stall_s: float) -> bool:
+        """Has it read nothing for `stall_s`? To be asked about once a second.
+
+        A full buffer that moves shows a reader, and so does an answer to a ping; with nothing on the way to it,
+        there is nothing that it could have read.
+        """
+        buffered = self.buffered()
+        waiting = buffered + self._in_kernel()
+        if buffered:
+            reads = waiting != self._waiting
+        else:
+            reads = not self.pinged and (waiting == 0 or waiting != self._waiting)
+        self._waiting = waiting
+        if reads:
+            self.alive_at = now
+        return now - self.alive_at >= stall_s
+
+    def _in_kernel(self) -> int:
+        """Bytes that its kernel has not yet acknowledged (tcp(7), SIOCOUTQ)."""
+        if ioctl is None or self._fd < 0 or self.is_closing():
+            return 0
+        try:
+            return int(struct.unpack("i", ioctl(self._fd, TIOCOUTQ, b"\0\0\0\0"))[0])
+        except OSError:
+            return 0
+
+    # --- its end ---------------------------------------------------------------------------------------
+
+    async def finished(self) -> None:
+        """Return once the stream is over (SSE, where no message says so)."""
+        self._finished = asyncio.get_running_loop().create_future()
+        await self._finished
+
+    def finish(self) -> None:
+        """Let `finished` return."""
+        if self._finished and not self._finished.done():
+            self._finished.set_result(None)
+
+    def end(self, code: int, last: bytes, retry_after_ms: int | None, now: float) -> None:
+        """Write the last frame and the close; whoever holds the connection ends it then."""
+        self.ended, self.ended_at = code, now
+        if not self.is_closing():
+            data = b""
+            if retry_after_ms is not None and self.wire != "websocket":
+                retry = b"retry: %d\n" % retry_after_ms
+                data = chunk(retry) if self.wire == "chunked" else retry
+            if last:
+                data += on_wire(self.wire, last)
+            data += closing(self.wire, code)
+            if data:
+                self.write(data)
+        self.finish()
