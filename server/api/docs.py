@@ -1,0 +1,167 @@
+"""The documents: OpenAPI for calls, AsyncAPI for the event stream, and one page of our own that shows both.
+
+All three are made from the routes and types that serve and validate. The page is drawn here, without a script.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import aiohttp_jinja2
+import msgspec
+from aiohttp import web
+
+from server.api.asyncapi import CLOSES, asyncapi
+from server.api.pages import PAGES
+from server.http.front import FRONT
+from server.http.openapi import TAGS, document, problem_table
+from server.http.problems import every
+from server.http.routes import ROUTES, Routes
+from server.i18n import LANGS, lang, text
+
+routes = Routes()
+
+_made: WeakKeyDictionary[Routes, dict[str, Any]] = WeakKeyDictionary()
+
+
+def _openapi(request: web.Request) -> dict[str, Any]:
+    """The document, made once: the routes do not change while the server runs."""
+    served = request.app[ROUTES]
+    if served not in _made:
+        _made[served] = document(served)
+    return _made[served]
+
+
+@routes.get("/api/openapi.json", needs=None, summary="The document of all calls (OpenAPI 3.1)", tags=("documents",))
+async def openapi_json(request: web.Request) -> dict[str, Any]:
+    """Derived from the routes and types that serve and validate."""
+    return _openapi(request)
+
+
+@routes.get(
+    "/api/asyncapi.json", needs=None, summary="The document of the event stream (AsyncAPI 3)", tags=("documents",)
+)
+async def asyncapi_json(request: web.Request) -> dict[str, Any]:
+    """Derived from the types of the frames."""
+    return asyncapi(request.host)
+
+
+@routes.get("/api/docs", needs=None, summary="A page that shows both documents", tags=("documents",), hidden=True)
+async def docs_page(request: web.Request) -> web.StreamResponse:
+    """All calls, the event stream and all problems, readable without a script."""
+    asked = request.query.get("lang")
+    language = asked if asked in LANGS else lang(request)
+    spec = _openapi(request)
+    stream = asyncapi(request.host)
+    response = aiohttp_jinja2.render_template(
+        "docs.html",
+        request,
+        {
+            "lang": language,
+            "t": lambda key, **values: text(f"docs.{key}", language, **values),
+            "asset": request.app[PAGES].assets.url,
+            "origin": request.app[FRONT].callers.origin(request),
+            "version": spec["info"]["version"],
+            "groups": list(_groups(spec)),
+            "schemas": [(name, schema, list(_rows(schema))) for name, schema in spec["components"]["schemas"].items()],
+            "frames": _frames(stream),
+            "closes": CLOSES,
+            "problems": problem_table(every(), language),
+        },
+    )
+    response.headers["Content-Language"] = language
+    return response
+
+
+def _groups(spec: dict[str, Any]) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+    """(tag, meaning, calls) in the order of TAGS."""
+    calls: dict[str, list[dict[str, Any]]] = {}
+    for path, methods in spec["paths"].items():
+        for method, operation in methods.items():
+            calls.setdefault(operation["tags"][0], []).append(_call(method.upper(), path, operation))
+    for tag in [*TAGS, *(tag for tag in calls if tag not in TAGS)]:
+        if tag in calls:
+            yield tag, TAGS.get(tag, ""), calls[tag]
+
+
+def _call(method: str, path: str, operation: dict[str, Any]) -> dict[str, Any]:
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    (status, success), *failures = operation["responses"].items()
+    given = next(iter(success.get("content", {}).values()), {})
+    return {
+        "id": operation["operationId"],
+        "method": method,
+        "path": path,
+        "summary": operation["summary"],
+        "about": operation["description"].split("\n\n"),
+        "parameters": [
+            (parameter["name"], parameter["in"], parameter["required"], kind(parameter["schema"]), parameter)
+            for parameter in operation["parameters"]
+        ],
+        "takes": kind(body["schema"]) if body else "",
+        "example": _pretty(body.get("example")),
+        "status": status,
+        "gives": kind(given.get("schema", {})) if given else "",
+        "gives_example": _pretty(given.get("example")),
+        "failures": [(code, failure["description"].split("\n")) for code, failure in failures],
+    }
+
+
+def _pretty(example: Any) -> str:
+    return json.dumps(example, ensure_ascii=False, indent=2) if example is not None else ""
+
+
+def _frames(stream: dict[str, Any]) -> list[tuple[str, str, list[Any]]]:
+    """(name, meaning, fields) of everything that goes over the event stream."""
+    schemas = stream["components"]["schemas"]
+    return [
+        (message["name"], message["summary"], list(_rows(schemas[message["payload"]["$ref"].rpartition("/")[2]])))
+        for message in stream["components"]["messages"].values()
+    ]
+
+
+def _rows(schema: dict[str, Any]) -> Iterator[tuple[str, bool, str, str]]:
+    """(field, required, kind, rule) of an object's schema."""
+    required = schema.get("required", ())
+    for name, field in schema.get("properties", {}).items():
+        yield name, name in required, kind(field), rule(field)
+
+
+def kind(schema: dict[str, Any]) -> str:
+    """A schema's kind in one line: `Recipient[]`, `string | null`, `"pending" | "failed"`."""
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    if "anyOf" in schema:
+        return " | ".join(dict.fromkeys(kind(option) for option in schema["anyOf"]))
+    if "enum" in schema:
+        return " | ".join(json.dumps(value) for value in schema["enum"])
+    if schema.get("type") == "array":
+        item = kind(schema.get("items", {}))
+        return f"({item})[]" if "|" in item else f"{item}[]"
+    return str(schema.get("format") or schema.get("type") or schema.get("const") or "any")
+
+
+_RULES = {
+    "minimum": "≥ {}",
+    "exclusiveMinimum": "> {}",
+    "maximum": "≤ {}",
+    "exclusiveMaximum": "< {}",
+    "minLength": "length ≥ {}",
+    "maxLength": "length ≤ {}",
+    "minItems": "items ≥ {}",
+    "maxItems": "items ≤ {}",
+}
+
+
+def rule(schema: dict[str, Any]) -> str:
+    """A schema's bounds and default in one line."""
+    found = [bound.format(schema[name]) for name, bound in _RULES.items() if name in schema]
+    for option in schema.get("anyOf", ()):
+        if said := rule(option):
+            found.append(said)
+    if (default := schema.get("default")) not in (None, [], {}):
+        found.append(f"= {msgspec.json.encode(default).decode()}")
+    return ", ".join(found)
