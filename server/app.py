@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
+from server import logs
 from server.api import asyncapi, docs, health, keys, metrics, notifications, operate, pages, session, stream, tasks
 from server.api.context import CLOCK, POOL, QUEUE, SETTINGS, STATS, STORE
 from server.channels import Channels
@@ -77,7 +78,8 @@ def build(settings: Settings, clock: Clock | None = None, *, node: str | None = 
     app[metrics.METRICS] = counted = Metrics(
         store, channels, pool, webhooks, clock, stats.alerts, lambda: metrics.subscribers(hub)
     )
-    front.setup(app, settings, clock, store).observers.append(counted.request)
+    pool.on_settled.append(logs.task_settled)
+    front.setup(app, settings, clock, store).observers.extend([counted.request, log_errors])
     pages.setup(app)
     all_routes().register(app)
     app.cleanup_ctx.extend(
@@ -85,6 +87,12 @@ def build(settings: Settings, clock: Clock | None = None, *, node: str | None = 
     )
     app.on_shutdown.append(stream.close_streams)
     return app
+
+
+def log_errors(request: web.Request, route: str, status: int, took_s: float) -> None:
+    """An answer went out; one that tells of an error is worth a line."""
+    if status >= 400:
+        logs.request_answered(front.request_id(request), request.method, route, status, took_s)
 
 
 async def store_context(app: web.Application) -> AsyncIterator[None]:

@@ -13,6 +13,7 @@ import sys
 import uvloop
 from aiohttp import web
 
+from server import logs
 from server.api.context import POOL
 from server.app import build
 from server.commands.common import load_settings
@@ -45,11 +46,14 @@ def run(args: argparse.Namespace) -> int:
         if args.workers == 0:
             overrides["TOCSIN_QUEUE__EXPRESS_WORKERS"] = "0"
     settings = load_settings(args, overrides)
+    writer = logs.setup(sys.stderr)
     try:
         return uvloop.run(_serve(settings))
     except (StoreRefused, StoreUnavailable, ConfigError) as error:
         print(f"tocsin: {error}", file=sys.stderr)
         return 1
+    finally:
+        logs.remove(writer)
 
 
 async def _serve(settings: Settings) -> int:
