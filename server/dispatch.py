@@ -14,8 +14,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from notifiers import Message, Outcome, Refused, RetryLater, Sent
-from server.channels import Channel, Channels, NotCalled
+from server.channels import Channel, Channels, Message, NotCalled, Outcome, Refused, RetryLater, Sent
 from server.clock import Clock
 from server.config import Settings
 from server.model import Failure, NotificationTask, Recipient, Standing, Wait, Word, stand, wait_s

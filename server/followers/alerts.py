@@ -17,8 +17,7 @@ import msgspec
 from msgspec import Struct
 from uuid_utils import uuid7
 
-from notifiers import Message, Outcome, RetryLater, Sent
-from server.channels import Channel, Channels
+from server.channels import Channel, Channels, Message, Outcome, RetryLater, Sent
 from server.clock import Clock
 from server.i18n import text
 from server.model import Event, EventKind, Priority, iso
