@@ -6,8 +6,8 @@
 import { toLogin } from "./api.js";
 
 const FIRST_MS = 250;
-const MOST_MS = 15_000;
-const STALE_MS = 10_000;
+const MOST_MS = 4_000; // a server that is back is found again within this
+const STALE_MS = 8_000;
 const OPEN_MS = 8_000; // a connection that does not open within this is given up
 const ANSWER_MS = 5_000; // and one that does not answer a question within this is dead
 
@@ -117,7 +117,7 @@ export class Stream extends EventTarget {
     this.#asked = 0;
     if (this.#ended) return;
     this.#brokenAt ||= Date.now();
-    if (event.code === 1008 || !this.#opened) void this.#checkSession();
+    if (event.code === 1008 || (!this.#opened && this.#tries % 3 === 1)) void this.#checkSession();
     const ceiling = Math.min(MOST_MS, FIRST_MS * 2 ** this.#tries++);
     const wait = (this.retryAfter ?? 0) + ceiling / 2 + (Math.random() * ceiling) / 2;
     this.retryAfter = undefined;

@@ -1,0 +1,153 @@
+"""Accessibility, small screens, weight, and what the scripts work out by themselves."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import axe_playwright_python
+import pytest
+from playwright.async_api import Page, Request, expect
+
+from notifiers import Refused
+from tests.browser.kit import Eyes, Site
+
+Look = Callable[..., Awaitable[Eyes]]
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+BUDGET = 60 * 1024
+
+
+async def violations(page: Page) -> list[str]:
+    """What axe finds wrong with the page as it is."""
+    await page.evaluate(AXE)
+    found: dict[str, Any] = await page.evaluate(
+        "rules => axe.run(document, {runOnly: {type: 'tag', values: rules}})", RULES
+    )
+    return [f"{v['id']}: {node['html'][:160]} {node['any'][:1]}" for v in found["violations"] for node in v["nodes"]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_nothing_wrong(scheme: str, site: Site, look: Look) -> None:
+    eyes = await look(color_scheme=scheme, reduced_motion="reduce")
+    page = eyes.page
+    await page.goto(f"{site.url}/admin/login")
+    assert await violations(page) == []
+    site.service().always(lambda message: Refused("address_refused", "550"))
+    task_id = await site.send("raté", "securite", n=3)
+    await eyes.sign_in()
+    await eyes.count("failed", 1)
+    await expect(page.locator(".row")).to_have_count(1)
+    await eyes.shot(f"queue-{scheme}")
+    assert await violations(page) == []
+    await page.check(".row .check")
+    await page.click(".pick summary")
+    assert await violations(page) == []
+    await page.keyboard.press("Escape")
+    await page.click(".row .titre")
+    await expect(page.locator(".drawer .list tbody tr")).to_have_count(3)
+    assert await violations(page) == []
+    for path in (f"/admin/queue/{task_id}", "/admin/send", "/admin/keys", "/admin/queue?q=rien-de-tel"):
+        await page.goto(site.url + path)
+        await page.wait_for_load_state("networkidle") if "queue" not in path else await eyes.live()
+        await expect(page.locator(".spin, .bones")).to_have_count(0)
+        assert await violations(page) == []
+
+
+@pytest.mark.parametrize("width", [360, 768, 3840])
+async def test_no_page_is_wider_than_the_screen(width: int, site: Site, look: Look) -> None:
+    task_id = await site.send("Un titre assez long pour ne pas tenir sur un téléphone, sans le moindre doute", n=3)
+    eyes = await look(viewport={"width": width, "height": 800})
+    page = await eyes.sign_in()
+    for path in ("/admin/queue", f"/admin/queue/{task_id}", "/admin/send", "/admin/keys", "/admin/login?lang=fr"):
+        await page.goto(site.url + path)
+        await expect(page.locator("main")).to_be_visible()
+        wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, f"{path} at {width}"
+        await eyes.shot(f"{path.strip('/').split('?')[0].replace('/', '-')[:11]}-{width}")
+
+
+async def test_the_first_view_is_light(site: Site, eyes: Eyes) -> None:
+    requests: list[Request] = []
+    eyes.page.on("requestfinished", requests.append)
+    await eyes.sign_in()
+    await eyes.live()
+
+    first = [one for one in requests if "/static/" in one.url or one.url.endswith("/admin/queue")]
+    sizes = {one.url: (await one.sizes())["responseBodySize"] for one in first}
+    assert 0 < sum(sizes.values()) < BUDGET, sizes
+
+
+async def test_static_files_are_kept_for_ever_and_come_compressed(site: Site, eyes: Eyes) -> None:
+    page = await eyes.sign_in()
+    href = await page.locator("link[rel=stylesheet]").first.get_attribute("href")
+    answer = await page.request.get(f"{site.url}{href}", headers={"Accept-Encoding": "gzip"})
+
+    assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert answer.headers["content-encoding"] == "gzip"
+    plain = await page.request.get(f"{site.url}{href}", headers={"Accept-Encoding": "identity"})
+    assert await answer.body() == await plain.body()
+    assert len(gzip.compress(await plain.body())) < len(await plain.body())
+    missing = await page.request.get(f"{site.url}/static/0000000000000000/app.css")
+    assert missing.status == 404
+
+
+async def test_sms_parts_are_counted_by_alphabet(eyes: Eyes) -> None:
+    page = await eyes.sign_in()
+    base = (await page.locator("script[type=module]").get_attribute("src") or "").rsplit("/", 1)[0]
+    count = "async ([url, text]) => { const {parts, wide} = (await import(url)).smsParts(text); return [parts, wide]; }"
+    cases = {"a" * 160: [1, False], "a" * 161: [2, False], "€" * 81: [2, False], "ê" * 70: [1, True], "ê" * 71: [2, True]}
+
+    for text, expected in cases.items():
+        assert await page.evaluate(count, [f"{base}/sms.js", text]) == expected, text
+
+
+async def test_recipients_are_read_from_csv_json_and_plain_lists(eyes: Eyes) -> None:
+    page = await eyes.sign_in()
+    base = (await page.locator("script[type=module]").get_attribute("src") or "").rsplit("/", 1)[0]
+    read = (
+        "async ([url, text]) => { const r = (await import(url)).parseRecipients(text, ['email', 'sms', 'app']);"
+        " return {people: r.people, errors: r.errors.map(e => [e.line, e.key]), doubles: r.doubles}; }"
+    )
+
+    async def parse(text: str) -> Any:
+        return await page.evaluate(read, [f"{base}/recipients.js", text])
+
+    jean = {"id": "1", "nom": 'Jean "le grand", dit JD', "email": "j@x.fr", "telephone": "+33612345678"}
+    quoted = await parse('Identifiant;Nom;Courriel;Téléphone\n1;"Jean ""le grand"", dit JD";j@x.fr;00 33 6 12 34 56 78\n')
+    assert quoted == {"people": [jean], "errors": [], "doubles": 0}
+    assert (await parse("j@x.fr\n+33612345678\nj@x.fr"))["doubles"] == 1
+    by_phone = (await parse("+33612345678"))["people"][0]
+    assert by_phone["preferences"] == {"canal_prefere": "sms"}
+    as_json = await parse('{"utilisateurs":[{"id":"1","nom":"J","email":"j@x.fr","preferences":{"actif":false}}]}')
+    assert as_json["people"][0]["preferences"] == {"actif": False}
+    assert (await parse('[{"id":'))["errors"][0] == [1, "people.bad.json"]
+    assert (await parse("id;nom;email\n1;;\n\n2;B;b(at)x"))["errors"] == [[2, "people.bad.noemail"], [4, "people.bad.email"]]
+
+
+async def test_an_older_state_never_replaces_a_newer_one(eyes: Eyes) -> None:
+    page = await eyes.sign_in()
+    base = (await page.locator("script[type=module]").get_attribute("src") or "").rsplit("/", 1)[0]
+    titles = await page.evaluate(
+        """async (url) => {
+          const { TaskList } = await import(url);
+          const task = (id, status, more) => ({ id, status, type: "meteo", priority: "HAUTE", titre: id, attempts: 1, run: 1,
+            created_at_iso: "2026-01-01T00:00:00.000Z", progress: { sent: 0, failed: 0, skipped: 0, total: 1 }, ...more });
+          const none = { status: [], type: [], priority: [], q: "", since: "", until: "" };
+          let answer;
+          const list = new TaskList(() => new Promise((done) => (answer = done)), none);
+          const loading = list.load();
+          list.apply([{ seq: 5, event: "task.enqueued", task: task("b", "pending") }, { seq: 6, event: "task.deleted", task: task("c", "completed") }]);
+          list.apply([{ seq: 7, event: "task.completed", task: task("a", "completed") }]);
+          answer({ tasks: [task("c", "completed"), task("a", "processing")], next_cursor: null });
+          await loading;
+          list.apply([{ seq: 7, event: "task.completed", task: task("a", "completed") }]);
+          list.apply([{ seq: 3, event: "task.started", task: task("a", "processing") }]);
+          return list.order.map((id) => `${id} ${list.get(id).status}`);
+        }""",
+        f"{base}/list.js",
+    )
+
+    assert titles == ["b pending", "a completed"]

@@ -1,0 +1,62 @@
+"""Signing in, keys and the audit log."""
+
+from __future__ import annotations
+
+from playwright.async_api import expect
+
+from server.model import Role
+from tests.browser.kit import Eyes, Site
+
+
+async def test_a_wrong_key_is_refused_in_words(site: Site, eyes: Eyes) -> None:
+    page = eyes.page
+    await page.goto(f"{site.url}/admin/queue")
+    await page.wait_for_url("**/admin/login?next=/admin/queue")
+
+    await page.fill("#key", "wrong")
+    await page.click("button.primary")
+
+    await expect(page.locator("[role=alert]")).to_be_visible()
+    eyes.forget("401")
+
+
+async def test_signing_in_leads_back_to_where_one_wanted_to_go(site: Site, eyes: Eyes) -> None:
+    page = eyes.page
+    await page.goto(f"{site.url}/admin/queue?status=failed")
+    await page.fill("#key", await site.key(Role.VIEWER))
+    await page.click("button.primary")
+
+    await page.wait_for_url("**/admin/queue?status=failed")
+    await page.click("form[action='/admin/logout'] button")
+    await page.wait_for_url("**/admin/login")
+
+
+async def test_a_key_is_made_shown_once_and_revoked(eyes: Eyes) -> None:
+    page = await eyes.sign_in(path="/admin/keys")
+    await page.click("#new-key")
+    await page.fill("#key-name", "Centrale météo")
+    await page.select_option("#key-role", "operator")
+    await page.click("dialog.ask button.primary")
+    secret = page.locator(".secret code")
+    await expect(secret).to_contain_text("tocsin_")
+    await page.keyboard.press("Escape")
+    await expect(secret).to_have_count(0)
+    row = page.locator("tr", has_text="Centrale météo").first
+    await expect(row).to_contain_text("Opérateur")
+
+    await row.locator("button").click()
+    await page.click("dialog.ask button.primary")
+
+    await expect(page.locator(".card").first.locator("tbody tr")).to_have_count(0)
+    await page.reload()
+    audit = page.locator(".card").nth(1)
+    await expect(audit).to_contain_text("a créé la clé")
+    await expect(audit).to_contain_text("a révoqué la clé")
+
+
+async def test_an_operator_may_not_see_the_keys(site: Site, eyes: Eyes) -> None:
+    page = await eyes.sign_in(await site.key(Role.OPERATOR), path="/admin/keys")
+
+    await expect(page.locator("h1")).to_be_visible()
+    assert await page.locator("#new-key").count() == 0
+    eyes.forget("403")
