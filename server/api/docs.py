@@ -90,7 +90,7 @@ def _groups(spec: dict[str, Any]) -> Iterator[tuple[str, str, list[dict[str, Any
 def _call(method: str, path: str, operation: dict[str, Any]) -> dict[str, Any]:
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     (status, success), *failures = operation["responses"].items()
-    given = next(iter(success.get("content", {}).values()), {})
+    given: dict[str, Any] = next(iter(success.get("content", {}).values()), {})
     return {
         "id": operation["operationId"],
         "method": method,

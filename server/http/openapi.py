@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
@@ -69,8 +70,15 @@ def _path(route: Route) -> str:
     return _PARAMETER.sub(r"{\1}", route.path)
 
 
-def _operation_id(route: Route) -> str:
-    return route.work.__name__.strip("_")
+def _operation_ids(routes: list[Route]) -> dict[int, str]:
+    """The handlers' names; with their module's where two handlers share one."""
+    names = Counter(route.work.__name__ for route in routes)
+    return {
+        id(route): route.work.__name__
+        if names[route.work.__name__] == 1
+        else f"{route.work.__module__.rpartition('.')[2]}_{route.work.__name__}"
+        for route in routes
+    }
 
 
 def _problems(route: Route) -> list[type[Problem]]:
@@ -134,7 +142,7 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     return {**rest, **(options[0] if len(options) == 1 else {"anyOf": options})}
 
 
-def _operation(route: Route, schema_of: dict[Any, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+def _operation(route: Route, name: str, schema_of: dict[Any, Any], schemas: dict[str, Any]) -> dict[str, Any]:
     success: dict[str, Any] = {"description": HTTPStatus(route.status).phrase}
     if route.gives is not None:
         content: dict[str, Any] = {"schema": schema_of[route.gives]}
@@ -146,7 +154,7 @@ def _operation(route: Route, schema_of: dict[Any, Any], schemas: dict[str, Any])
     if route.gives_headers:
         success["headers"] = {name: _header(meaning) for name, meaning in route.gives_headers.items()}
     operation: dict[str, Any] = {
-        "operationId": _operation_id(route),
+        "operationId": name,
         "summary": route.summary,
         "description": _description(route),
         "tags": list(route.tags) or ["documents"],
@@ -183,9 +191,10 @@ def document(routes: Iterable[Route], *, title: str = "Tocsin", server: str = "/
     found, schemas = msgspec.json.schema_components(types, ref_template=REF)
     schemas = _portable(schemas)
     schema_of = dict(zip(types, _portable(list(found)), strict=True))
+    ids = _operation_ids(shown)
     paths: dict[str, dict[str, Any]] = {}
     for route in shown:
-        paths.setdefault(_path(route), {})[route.method.lower()] = _operation(route, schema_of, schemas)
+        paths.setdefault(_path(route), {})[route.method.lower()] = _operation(route, ids[id(route)], schema_of, schemas)
     queries = {route.query.__name__ for route in shown if route.query is not None}
     used = {tag for path in paths.values() for operation in path.values() for tag in operation["tags"]}
     return {

@@ -1,0 +1,91 @@
+"""The documents say what is served, and others' validators accept them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from openapi_spec_validator import validate
+
+from server.api.docs import kind, rule
+from server.api.docs import routes as docs_routes
+from server.app import all_routes
+from server.http.openapi import document, ecma
+from server.http.problems import every
+from server.model import NewNotification
+from tests.api.http_kit import Kit, serving
+
+SPEC = document(all_routes())
+
+
+@pytest.fixture
+async def kit(tmp_path: Path) -> AsyncIterator[Kit]:
+    async with serving(tmp_path, docs_routes, pages=True) as kit:
+        yield kit
+
+
+def operations() -> list[tuple[str, str, dict[str, Any]]]:
+    return [
+        (path, method, operation) for path, methods in SPEC["paths"].items() for method, operation in methods.items()
+    ]
+
+
+def test_the_document_is_valid_openapi() -> None:
+    validate(SPEC)  # type: ignore[arg-type]
+
+
+def test_every_route_but_pages_stands_in_it_with_its_role_and_problems() -> None:
+    shown = {(re.sub(r":[^{}]*}", "}", r.path), r.method.lower()) for r in all_routes() if not r.hidden and not r.page}
+    assert shown == {(path, method) for path, method, _ in operations()}
+    assert len({operation["operationId"] for _, _, operation in operations()}) == len(operations())
+    for path, _, operation in operations():
+        assert operation["summary"], path
+        assert "401" in operation["responses"] or not operation["security"], path
+        assert "500" in operation["responses"]
+
+
+def test_examples_fit_their_schemas() -> None:
+    for path, method, operation in operations():
+        contents = list(operation.get("requestBody", {}).get("content", {}).values())
+        contents += [
+            media for answer in operation["responses"].values() for media in answer.get("content", {}).values()
+        ]
+        for content in contents:
+            if "example" in content:
+                schema = {**content["schema"], "components": SPEC["components"]}
+                jsonschema.Draft202012Validator(schema).validate(content["example"]), (path, method)
+
+
+def test_patterns_are_such_as_every_client_can_read() -> None:
+    assert ecma(r"^(?i:haute|[123])\Z") == "^(?:[Hh][Aa][Uu][Tt][Ee]|[123])$"
+    assert r"\Z" not in json.dumps(SPEC) and "(?i" not in json.dumps(SPEC)
+
+
+async def test_the_documents_are_served_to_anybody(kit: Kit) -> None:
+    openapi = await (await kit.client.get("/api/openapi.json")).json()
+    assert openapi["openapi"] == "3.1.0" and "/api/openapi.json" in openapi["paths"]
+    assert (await (await kit.client.get("/api/asyncapi.json")).json())["asyncapi"].startswith("3.")
+
+
+@pytest.mark.parametrize(("language", "word"), [("fr", "Erreurs"), ("en", "Errors")])
+async def test_the_page_shows_everything_without_a_script_or_a_foreign_request(
+    kit: Kit, language: str, word: str
+) -> None:
+    page = await (await kit.client.get("/api/docs", headers={"Accept-Language": language})).text()
+    assert word in page
+    assert "<script" not in page and "style=" not in page
+    assert re.findall(r'(?:src|href)="(?:https?:)?//', page) == []
+    for problem in every():
+        assert f'id="problem-{problem.code}"' in page
+
+
+def test_a_schema_is_read_in_one_line() -> None:
+    assert kind({"anyOf": [{"type": "string"}, {"type": "null"}]}) == "string | null"
+    assert kind({"type": "array", "items": {"$ref": "#/components/schemas/Recipient"}}) == "Recipient[]"
+    assert rule({"minLength": 1, "maxLength": 9, "default": "x"}) == 'length ≥ 1, length ≤ 9, = "x"'
+    assert "Recipient" in SPEC["components"]["schemas"] and NewNotification.__name__ in SPEC["components"]["schemas"]
