@@ -5,10 +5,11 @@ All three are made from the routes and types that serve and validate. The page i
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import aiohttp_jinja2
 import msgspec
@@ -24,21 +25,20 @@ from server.i18n import LANGS, lang, text
 
 routes = Routes()
 
-_made: WeakKeyDictionary[Routes, dict[str, Any]] = WeakKeyDictionary()
+
+@lru_cache(maxsize=2)
+def _openapi(served: Routes) -> dict[str, Any]:
+    """The document of the calls: routes do not change while the server runs."""
+    return document(served)
 
 
-def _openapi(request: web.Request) -> dict[str, Any]:
-    """The document, made once: the routes do not change while the server runs."""
-    served = request.app[ROUTES]
-    if served not in _made:
-        _made[served] = document(served)
-    return _made[served]
+_asyncapi = lru_cache(maxsize=16)(asyncapi)
 
 
 @routes.get("/api/openapi.json", needs=None, summary="The document of all calls (OpenAPI 3.1)", tags=("documents",))
 async def openapi_json(request: web.Request) -> dict[str, Any]:
     """Derived from the routes and types that serve and validate."""
-    return _openapi(request)
+    return await asyncio.to_thread(_openapi, request.app[ROUTES])
 
 
 @routes.get(
@@ -46,7 +46,7 @@ async def openapi_json(request: web.Request) -> dict[str, Any]:
 )
 async def asyncapi_json(request: web.Request) -> dict[str, Any]:
     """Derived from the types of the frames."""
-    return asyncapi(request.host)
+    return await asyncio.to_thread(_asyncapi, request.host)
 
 
 @routes.get("/api/docs", needs=None, summary="A page that shows both documents", tags=("documents",), hidden=True)
@@ -54,26 +54,26 @@ async def docs_page(request: web.Request) -> web.StreamResponse:
     """All calls, the event stream and all problems, readable without a script."""
     asked = request.query.get("lang")
     language = asked if asked in LANGS else lang(request)
-    spec = _openapi(request)
-    stream = asyncapi(request.host)
-    response = aiohttp_jinja2.render_template(
-        "docs.html",
-        request,
-        {
-            "lang": language,
-            "t": lambda key, **values: text(f"docs.{key}", language, **values),
-            "asset": request.app[PAGES].assets.url,
-            "origin": request.app[FRONT].callers.origin(request),
-            "version": spec["info"]["version"],
-            "groups": list(_groups(spec)),
-            "schemas": [(name, schema, list(_rows(schema))) for name, schema in spec["components"]["schemas"].items()],
-            "frames": _frames(stream),
-            "closes": CLOSES,
-            "problems": problem_table(every(), language),
-        },
+    page = await asyncio.to_thread(_page, request.app, language, request.app[FRONT].callers.origin(request))
+    return web.Response(text=page, content_type="text/html", headers={"Content-Language": language})
+
+
+@lru_cache(maxsize=16)
+def _page(app: web.Application, language: str, origin: str) -> str:
+    spec = _openapi(app[ROUTES])
+    template = aiohttp_jinja2.get_env(app).get_template("docs.html")
+    return template.render(
+        lang=language,
+        t=lambda key, **values: text(f"docs.{key}", language, **values),
+        asset=app[PAGES].assets.url,
+        origin=origin,
+        version=spec["info"]["version"],
+        groups=list(_groups(spec)),
+        schemas=[(name, schema, list(_rows(schema))) for name, schema in spec["components"]["schemas"].items()],
+        frames=_frames(asyncapi()),
+        closes=CLOSES,
+        problems=problem_table(every(), language),
     )
-    response.headers["Content-Language"] = language
-    return response
 
 
 def _groups(spec: dict[str, Any]) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:

@@ -13,7 +13,6 @@ import pytest
 from openapi_spec_validator import validate
 
 from server.api.docs import kind, rule
-from server.api.docs import routes as docs_routes
 from server.app import all_routes
 from server.http.openapi import document, ecma
 from server.http.problems import every
@@ -25,7 +24,7 @@ SPEC = document(all_routes())
 
 @pytest.fixture
 async def kit(tmp_path: Path) -> AsyncIterator[Kit]:
-    async with serving(tmp_path, docs_routes, pages=True) as kit:
+    async with serving(tmp_path, all_routes(), pages=True) as kit:
         yield kit
 
 
