@@ -192,6 +192,7 @@ class Town:
 
     async def until_ended(self, task_id: str, step_s: float = 400) -> dict[str, Any]:
         """Let time pass until a task has ended."""
+        await self.until_idle()
         while (task := await self.task(task_id))["status"] in ("pending", "processing"):
             await self.turn(step_s)
         return task

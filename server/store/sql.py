@@ -53,20 +53,20 @@ OPEN_TASKS = "SELECT COALESCE(SUM(n), 0) FROM tally WHERE status IN ('pending', 
 
 PROMOTE = """
 WITH due AS MATERIALIZED (                   -- MATERIALIZED: else a nested loop may take more than the limit
-  SELECT id AS due_id FROM task WHERE status = 'pending' AND due_ms > 0 AND due_ms <= $1
+  SELECT id AS due_id FROM task WHERE due_ms > 0 AND due_ms <= $1
   ORDER BY due_ms LIMIT $2 {skip_locked})
 UPDATE task SET due_ms = 0, place_ms = due_ms FROM due WHERE id = due_id RETURNING id"""
 """Planned and backing-off tasks whose time has come join the queue, at the place of that time."""
 
 EXPIRE = f"""
 WITH late AS MATERIALIZED (
-  SELECT id AS late_id FROM task WHERE status = 'pending' AND expires_ms IS NOT NULL AND expires_ms <= $1
+  SELECT id AS late_id FROM task WHERE expires_ms IS NOT NULL AND ended_ms IS NULL AND expires_ms <= $1 AND status <> 'processing'
   ORDER BY expires_ms LIMIT $2 {{skip_locked}})
 UPDATE task SET status = 'failed', failure = $3, ended_ms = $1, due_ms = 0, lease_ms = NULL, fence = fence + 1
 FROM late WHERE id = late_id RETURNING {TASK}"""
 
 SILENT = """
-SELECT id, crashes FROM task WHERE status = 'processing' AND lease_ms <= $1
+SELECT id, crashes FROM task WHERE lease_ms IS NOT NULL AND lease_ms <= $1
 ORDER BY lease_ms LIMIT $2 {skip_locked}"""
 """Tasks whose owner has let its lease run out."""
 
@@ -91,9 +91,10 @@ WHERE id = $1 AND status = 'pending' RETURNING {TASK}"""
 RENEW = """
 UPDATE task SET lease_ms = $3 WHERE id = $1 AND fence = $2 AND status = 'processing' RETURNING id"""
 
-NEXT_DUE = "SELECT due_ms FROM task WHERE status = 'pending' AND due_ms > 0 ORDER BY due_ms LIMIT 1"
+NEXT_DUE = "SELECT due_ms FROM task WHERE due_ms > 0 ORDER BY due_ms LIMIT 1"
 NEXT_EXPIRY = """
-SELECT expires_ms FROM task WHERE status = 'pending' AND expires_ms IS NOT NULL ORDER BY expires_ms LIMIT 1"""
+SELECT expires_ms FROM task WHERE expires_ms IS NOT NULL AND ended_ms IS NULL AND status <> 'processing'
+ORDER BY expires_ms LIMIT 1"""
 
 STARTED_SINCE = "SELECT type, SUM(n) FROM pace WHERE second > $1 GROUP BY type"
 ADD_PACE = """

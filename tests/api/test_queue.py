@@ -217,12 +217,11 @@ async def test_a_task_in_hand_at_three_crashes_is_given_up(tmp_path: Path) -> No
             email = town.service("email")
             email.hold()
             task_id = await town.send() if crash == 0 else (await town.json("/api/queue/tasks"))["tasks"][0]["id"]
-            await town.until_status(task_id, "processing")
+            await town.until(lambda: task_id in town.pool.hands)
             await town.crash()
     async with running(tmp_path) as town:
-        task = await town.task(task_id)
+        task = await town.until_status(task_id, "failed")
 
-        assert task["status"] == "failed"
         assert "3" in task["error"] or "trois" in task["error"]
 
 

@@ -42,9 +42,10 @@ CREATE TABLE task (
 ) {compact};
 CREATE INDEX task_status ON task (status, id);
 CREATE INDEX task_ready  ON task (type, priority, place_ms, id) WHERE status = 'pending' AND due_ms = 0;
-CREATE INDEX task_due    ON task (due_ms) WHERE status = 'pending' AND due_ms > 0;
-CREATE INDEX task_expiry ON task (expires_ms) WHERE status = 'pending' AND expires_ms IS NOT NULL;
-CREATE INDEX task_lease  ON task (lease_ms) WHERE status = 'processing';
+-- The conditions name no status: else the planner would take task_status instead, and look at every pending task.
+CREATE INDEX task_due    ON task (due_ms) WHERE due_ms > 0;
+CREATE INDEX task_expiry ON task (expires_ms) WHERE expires_ms IS NOT NULL AND ended_ms IS NULL;
+CREATE INDEX task_lease  ON task (lease_ms) WHERE lease_ms IS NOT NULL;
 CREATE INDEX task_ended  ON task (status, ended_ms) WHERE ended_ms IS NOT NULL;
 
 -- A few hundred recipients per row, as JSON; n is the first one's ordinal.

@@ -1,0 +1,139 @@
+"""How the store finds what it looks for: on an index, at any size."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from server.model import Status
+from server.store import open_store, reads, sql
+from server.store.reads import TaskFilter
+from server.store.sqlite import _dialect
+
+ROWS = 200_000
+SMALL = {"tally", "counter", "meta", "api_key", "session", "trash", "webhook", "waiting", "pace", "node", "duty"}
+"""Tables that stay small whatever is stored, or are read from one end, a bounded number of rows."""
+IN_KEY_ORDER = {"FIRST_SEQ", "PURGE_EVENTS"}  # a LIMIT in the order of the key
+STATEMENTS = {
+    name: text
+    for name, text in vars(sql).items()
+    if name.isupper() and isinstance(text, str) and re.match(r"\s*(SELECT|UPDATE|DELETE|WITH|INSERT)", text)
+    if "{range}" not in text
+}
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[apsw.Connection]:
+    """A store of 200 000 tasks, one in ten pending, with two events each."""
+    import asyncio
+
+    folder = tmp_path_factory.mktemp("plans")
+
+    async def make() -> None:
+        store = open_store("sqlite:plans.db", folder)
+        await store.open()
+        await store.close()
+
+    asyncio.run(make())
+    connection = apsw.Connection(str(folder / "plans.db"))
+    columns = sql.TASK
+    with connection:
+        connection.execute(
+            f"""
+            WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS})
+            INSERT INTO task ({columns})
+            SELECT printf('%08x-0000-7000-8000-%012x', i / 100, i), CASE i % 3 WHEN 0 THEN 'meteo' ELSE 'infra' END,
+              CASE WHEN i % 10 = 0 THEN 'pending' WHEN i % 1000 = 1 THEN 'failed' ELSE 'completed' END, 1 + i % 3,
+              'alerte ' || i, 'message', 2, 0, 0, 2, 0, 1, 1, i, i, CASE WHEN i % 10 THEN i END, i,
+              CASE WHEN i % 50 = 0 THEN i ELSE 0 END, NULL, CASE WHEN i % 70 = 0 THEN i END, NULL, 1, 0, NULL, NULL,
+              NULL, NULL
+            FROM n"""
+        )
+        connection.execute(
+            """
+            INSERT INTO event SELECT row_number() OVER (ORDER BY id, x), 1, 'task.enqueued', id, type, status, priority, x''
+            FROM task, (SELECT 1 AS x UNION SELECT 2)"""
+        )
+        connection.execute("INSERT INTO tally SELECT type, priority, status, COUNT(*) FROM task GROUP BY 1, 2, 3")
+    yield connection
+    connection.close()
+
+
+def plan(database: apsw.Connection, statement: str, args: list[object] | None = None) -> list[str]:
+    """SQLite's plan, a line per step."""
+    count = max((int(number) for number in re.findall(r"\$(\d+)", statement)), default=0)
+    rows = database.execute("EXPLAIN QUERY PLAN " + _dialect(statement), args or [None] * count)
+    return [str(row[3]) for row in rows]
+
+
+def scans(steps: list[str]) -> list[str]:
+    """Steps that walk through a table that grows, or sort what they found in it."""
+    walked = [step for step in steps if (found := re.match(r"SCAN (\w+)", step)) and found[1] not in SMALL]
+    return [step for step in walked if step.split()[1] not in ("due", "late", "oldest")]
+
+
+@pytest.mark.parametrize("name", sorted(STATEMENTS))
+def test_no_statement_walks_through_what_is_stored(database: apsw.Connection, name: str) -> None:
+    steps = plan(database, STATEMENTS[name])
+
+    if name not in IN_KEY_ORDER:
+        assert not scans(steps), steps
+    if name in ("READY", "PROMOTE", "EXPIRE", "SILENT", "NEXT_DUE", "NEXT_EXPIRY", "OLD_ENDED", "OLDEST_READY"):
+        assert not [step for step in steps if "TEMP B-TREE" in step], steps
+
+
+FILTERS = [
+    TaskFilter(),
+    TaskFilter(type=("meteo",)),
+    TaskFilter(q="nobody has this"),
+    TaskFilter(since_ms=5_000, until_ms=10_000),
+]
+
+
+@pytest.mark.parametrize("status", [None, Status.FAILED, Status.PENDING])
+@pytest.mark.parametrize("only", FILTERS)
+def test_a_page_searches_an_index_and_looks_at_a_bounded_number_of_rows(
+    database: apsw.Connection, only: TaskFilter, status: Status | None
+) -> None:
+    rows, end, args, end_args = reads.page_sql(only, status, None, 50)
+    rows = rows.replace("{text_of_recipients}", "CAST(recipients AS TEXT)")
+
+    steps = plan(database, rows, args)
+
+    assert steps[1].startswith("SEARCH task USING"), steps
+    assert not [step for step in steps if "TEMP B-TREE" in step], steps
+    assert f"LIMIT {reads.SCAN}" in rows
+    assert plan(database, end, end_args)[0].startswith("SEARCH task USING")
+
+
+def test_a_page_that_looked_in_vain_goes_on_where_it_stopped(database: apsw.Connection) -> None:
+    import asyncio
+
+    path = Path(database.filename)
+
+    async def look() -> None:
+        store = open_store(f"sqlite:{path.name}", path.parent, serve=False)
+        await store.open()
+        try:
+            only = TaskFilter(type=("meteo",), status=(Status.FAILED,))
+            seen: list[str] = []
+            before: str | None = None
+            while True:
+                page = await store.page(only, 50, before)
+                seen += [task.id for task in page.tasks]
+                if page.cursor is None:
+                    break
+                before = page.cursor
+            rows = database.execute("SELECT id FROM task WHERE status = 'failed' AND type = 'meteo' ORDER BY id DESC")
+            assert seen == [row[0] for row in rows]
+            in_vain = await store.page(TaskFilter(q="nobody has this"), 50)
+            assert in_vain.tasks == []
+            assert in_vain.cursor is not None
+        finally:
+            await store.close()
+
+    asyncio.run(look())
