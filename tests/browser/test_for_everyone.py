@@ -71,7 +71,7 @@ async def test_no_page_is_wider_than_the_screen(width: int, site: Site, look: Lo
 
 async def test_the_first_view_is_light(site: Site, eyes: Eyes) -> None:
     requests: list[Request] = []
-    eyes.page.on("requestfinished", requests.append)
+    eyes.page.on("requestfinished", lambda request: requests.append(request))
     await eyes.sign_in()
     await eyes.live()
 

@@ -45,7 +45,7 @@ async def test_the_unreached_are_retried_from_the_page(site: Site, eyes: Eyes) -
 
     await expect(page.locator(".task-head .status")).to_have_text("Terminée")
     await expect(page.locator(".tally b").first).to_have_text("5")
-    await expect(page.locator(".timeline")).to_contain_text("relance 2")
+    await expect(page.locator(".timeline")).to_contain_text("Relancée par un opérateur")
     assert sorted(service.reached) == ["u1", "u3"]
 
 

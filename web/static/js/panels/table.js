@@ -21,7 +21,7 @@ function makeRow(id, { onOpen, onTick, mayPick }) {
   const parts = { type: h("span"), id: h("span", { class: "mono", title: id }, id.slice(-8)), note: h("span"), prio: h("span", { class: "chip" }), ok: h("i", { class: "ok" }), ko: h("i", { class: "ko" }), nums: h("span"), kos: h("span", { class: "ko" }), when: h("time", { class: "when", role: "cell" }) };
   const status = h("span", { class: "status", role: "cell" }, glyph, said);
   const node = h("div", { class: "row", role: "row", "data-id": id },
-    mayPick ? h("label", { class: "tick", role: "cell" }, box) : h("span", { role: "cell" }),
+    h("span", { role: "cell", class: "tick" }, mayPick && h("label", { class: "tick" }, box)),
     status,
     h("div", { class: "what", role: "cell" }, link, h("div", { class: "sub" }, parts.type, parts.id, parts.note)),
     h("span", { class: "prio", role: "cell" }, parts.prio),

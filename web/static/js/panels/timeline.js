@@ -22,7 +22,7 @@ function detail(event) {
       return wait > 0 ? t("event.wait", { time: span(wait) }) : "";
     }
     case "task.enqueued":
-      return [task.run > 1 ? t("event.run", { n: task.run }) : "", t("event.recipients", { n: total })].filter(Boolean).join(" · ");
+      return t("event.recipients", { n: total });
     default:
       return "";
   }
@@ -30,9 +30,10 @@ function detail(event) {
 
 export function drawTimeline(events) {
   const lines = events.filter((event, i) => event.event !== "task.progress" || events[i + 1]?.event !== "task.progress");
-  return h("ol", { class: "timeline" }, lines.map((event) => {
+  return h("ol", { class: "timeline" }, lines.map((event, i) => {
     const said = detail(event);
-    return h("li", { class: TONES[event.event] ?? "" }, h("span", null, t(`event.${event.event}`)),
+    const again = i > 0 && event.task?.run > lines[i - 1].task?.run; // an operator's retry, not the queue's own
+    return h("li", { class: TONES[event.event] ?? "" }, h("span", null, again ? t("event.again") : t(`event.${event.event}`)),
       h("time", { datetime: event.at, title: exact(event.at) }, clock(event.at)), said && h("small", null, said));
   }));
 }
