@@ -71,7 +71,10 @@ class Dispatch:
         self, task: NotificationTask, store: Store, channels: Channels, settings: Settings, clock: Clock,
         draw: Callable[[], float], on_settling: Callable[[], None] = lambda: None, first: Chunk | None = None,
     ):  # fmt: skip
-        """`first` is the task's first chunk, if it is at hand; `draw` gives the jitter, 0..1; `on_settling` is called when the last outcome has come back."""
+        """`draw` gives the jitter, 0..1; `on_settling` is called when the last outcome has come back.
+
+        `first` is the task's first chunk of recipients, if it is at hand.
+        """
         self.task = task
         self.since_ms = clock.now_ms()
         self.stopped = ""  # why: "lost" (its lease), "cancelled", "drain", "turn" (others wait)
@@ -223,8 +226,8 @@ class Dispatch:
                 word, reason, code, detail = Word.REFUSED, answer.reason, answer.code, answer.detail
         self._round.called = True
         record = Record(
-            n=job.n, run=task.run, round=task.attempts, attempt=job.attempt, channel=job.channel, word=word, reason=reason,
-            code=code, detail=detail, reference=reference, at_ms=at_ms, took_ms=took_ms,
+            n=job.n, run=task.run, round=task.attempts, attempt=job.attempt, channel=job.channel, word=word,
+            reason=reason, code=code, detail=detail, reference=reference, at_ms=at_ms, took_ms=took_ms,
         )  # fmt: skip
         if word is not Word.SENT:
             self._missed(job, record, channel)

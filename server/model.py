@@ -178,7 +178,7 @@ class Wait(Struct, frozen=True):
 
 def wait_s(attempt: int, policy: Wait, spread: float) -> float:
     """Seconds before round `attempt + 1`; `spread` in 0..1 (full jitter: AWS Architecture Blog, 2015)."""
-    return spread * min(policy.max_s, policy.base_s * 2 ** min(attempt - 1, 32))
+    return spread * min(policy.max_s, policy.base_s * 2.0 ** min(attempt - 1, 32))
 
 
 # --- deliveries: recipients beside their outcomes --------------------------------------------

@@ -157,7 +157,8 @@ class QueueManager:
             raise InvalidFields(errors=errors[:MAX_ERRORS])
         task = NotificationTask(
             id=str(uuid_utils.uuid7()), type=type_name, status=Status.PENDING,
-            priority=parse_priority(new.priorite) if new.priorite else kind.priority, titre=new.titre, message=new.message,
+            priority=parse_priority(new.priorite) if new.priorite else kind.priority,
+            titre=new.titre, message=new.message,
             total=people.total, skipped=people.skipped, doublons=people.doublons, created_ms=now_ms,
             place_ms=planned_ms or now_ms, due_ms=planned_ms or 0, planned_ms=planned_ms, expires_ms=expires_ms,
             webhook_url=new.webhook_url, key_id=by.id,

@@ -69,7 +69,7 @@ class Stats:
                     "latency_p95_ms": minute.latency_p95_ms,
                 }
                 for minute in figures.minutes
-            ],  # fmt: skip
+            ],
             "in_hand": [
                 {
                     "worker": hand.worker,
@@ -80,7 +80,7 @@ class Stats:
                     "since": iso(hand.since_ms),
                 }
                 for hand in sorted(self._pool.hands.values(), key=lambda hand: (hand.express, hand.worker))
-            ],  # fmt: skip
+            ],
             "channels": [
                 {
                     "name": channel.name,
@@ -90,7 +90,7 @@ class Stats:
                     "waiting": channel.gate.waiting,
                 }
                 for channel in self._channels.values()
-            ],  # fmt: skip
+            ],
             "nodes": self.nodes,
             "alerts": self.alerts,
             "seq": figures.seq,

@@ -278,7 +278,7 @@ class WorkerPool:
                 renewed = now
 
     def _give_way(self) -> None:
-        """If others of the same or a higher urgency wait and no worker is free, the longest in hand has had its turn."""
+        """If others as urgent or more so wait and no worker is free, the longest in hand has had its turn."""
         if self._most_urgent is None or self._free()[0] > 0:
             return
         old_ms = self._clock.now_ms() - int(TURN_S * 1000)

@@ -152,7 +152,7 @@ class Town:
         return [event["event"] for event in (await self.json(f"/api/queue/tasks/{task_id}/events?limit=500"))["events"]]
 
     async def until(self, holds: Callable[[], Any]) -> None:
-        """Wait until `holds()` (a value or a coroutine) is true, looking at every commit and, beside it, now and then."""
+        """Wait until `holds()` (a value or a coroutine) is true; looks at every commit and now and then."""
         while True:
             self._changed.clear()
             found = holds()

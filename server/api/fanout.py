@@ -75,8 +75,8 @@ class Hub:
         self._groups: dict[tuple[Plan, Wire], Group] = {}
         self._broad: set[Group] = set()  # those that any event may be for
         self._by_task: dict[str, set[Group]] = {}
-        self._position = 0  # live subscribers are told of what lies at or before it, or are being told
-        self._settled = 0  # … have been told
+        self.settled = 0  # live subscribers have been told of what lies at or before it
+        self._position = 0  # … or are being told
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._frames: dict[tuple[Any, ...], tuple[int, bytes]] = {}
@@ -104,7 +104,7 @@ class Hub:
 
     def _start(self) -> None:
         if not self._tasks:
-            self._position = self._settled = self.log.head
+            self._position = self.settled = self.log.head
             self.own(self._pump(), "stream pump")
             self.own(self._tick(), "stream tick")
 
@@ -275,7 +275,7 @@ class Hub:
                 except Exception:
                     log.exception("a turn of the stream failed; its subscribers go on from their own place")
                     self._all_fall_behind()
-                    self._position = self._settled = self.log.head
+                    self._position = self.settled = self.log.head
                 await asyncio.sleep(0)
 
     async def _spread(self) -> None:
@@ -283,7 +283,7 @@ class Hub:
         if not events:  # nobody is live; or more came at once than the ring holds (None)
             if events is None:
                 self._all_fall_behind()
-            self._position = self._settled = self.log.head
+            self._position = self.settled = self.log.head
             return
         events = _within(events, FRAME_BYTES)
         first, last = self._position + 1, events[-1].seq
@@ -295,7 +295,7 @@ class Hub:
                     group.pacing = self.own(self._pace(group), "stream pace")
             elif passed := group.plan.filter.of(events):
                 await self._tell(group, passed, last)
-        self._settled = last
+        self.settled = last
 
     def _touched(self, events: list[Event]) -> list[Group]:
         """The groups that some of `events` may be for."""
@@ -459,7 +459,7 @@ class Hub:
         data = b""
         group = sub.group
         if group is not None:
-            to = max(sub.told, group.scanned if group.pacing else self._settled)
+            to = max(sub.told, group.scanned if group.pacing else self.settled)
             data = on_wire(sub.wire, HEARTBEAT % (sub.told + 1, to), to)
             sub.told = to
         if sub.wire == "websocket":

@@ -55,7 +55,12 @@ async def index(request: web.Request) -> Any:
         "service": "tocsin",
         "version": VERSION,
         "links": {
-            "page": "/admin/queue", "docs": "/api/docs", "openapi": "/api/openapi.json", "asyncapi": "/api/asyncapi.json",
-            "health": "/api/health", "ready": "/api/health/ready", "events": "/ws/events",
+            "page": "/admin/queue",
+            "docs": "/api/docs",
+            "openapi": "/api/openapi.json",
+            "asyncapi": "/api/asyncapi.json",
+            "health": "/api/health",
+            "ready": "/api/health/ready",
+            "events": "/ws/events",
         },
-    }  # fmt: skip
+    }

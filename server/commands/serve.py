@@ -104,7 +104,7 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
 def _greet(app: web.Application, runner: web.AppRunner, settings: Settings) -> None:
     """Say where the server is and, at the very first start, how to get in."""
     host, port = runner.addresses[0][:2]
-    shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::", "::1") else host  # noqa: S104 - only compared
+    shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::", "::1") else host
     base = f"http{'s' if settings.server.tls_cert else ''}://{shown}:{port}"
     lines = [f"Tocsin : {base}/admin/queue"]
     keyring = app[FRONT].keyring

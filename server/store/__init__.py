@@ -8,21 +8,22 @@ once, in order. It knows nothing of workers, channels or sockets.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from server.model import ApiKey, AuditEntry, Event, NotificationTask, Session
 from server.store import batch, desk, hooks, reads, sql
-from server.store.engine import Engine, Op, StoreRefused, StoreUnavailable, within
+from server.store.engine import Engine, Op, StoreRefused, StoreUnavailable, Tx, within
 from server.store.postgres import PostgresEngine
 from server.store.rows import audit_of, key_of, session_of
 from server.store.sqlite import SqliteEngine
 
 __all__ = ["Store", "StoreRefused", "StoreUnavailable", "open_store"]
 
+T = TypeVar("T")
 ANSWER_S = 5.0
 """How long a caller waits for storage before it is told no."""
 
@@ -126,7 +127,7 @@ class Store:
         """(epoch minute, "completed" or "failed", tasks) for every minute behind `minute`."""
         return await self._read(lambda tx: hooks.ended_since(tx, minute))
 
-    async def _read(self, work: Callable[[Any], Any]) -> Any:
+    async def _read(self, work: Callable[[Tx], Coroutine[Any, Any, T]]) -> T:
         return await within(ANSWER_S, self._engine.read(work))
 
     # --- keys, sessions, audit -------------------------------------------------------------------

@@ -122,6 +122,7 @@ async def apply(tx: Tx, ops: list[Op]) -> tuple[list[Any], list[Event]]:
     """Apply `ops` in order, neighbours of one kind together, and write the tail."""
     batch = Batch(tx)
     results: list[Any] = []
+    kind: type[Op]
     for kind, group in groupby(ops, type):
         results += await kind.apply(batch, list(group))
     return results, await batch.close()

@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import asyncpg
@@ -56,6 +57,10 @@ NO = (
     asyncpg.QueryCanceledError,
 )
 AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+
+
+async def _events_after(tx: Tx, after: int) -> list[Row]:
+    return await tx.all(sql.EVENTS_AFTER, after, PAGE)
 
 
 def _dialect(statement: str) -> str:
@@ -139,12 +144,10 @@ class PostgresEngine:
     async def close(self) -> None:
         self._closing = True
         self._wake.set()
-        commit, *others = self._tasks or [None]
-        if commit:
-            await asyncio.gather(commit, return_exceptions=True)
-        for task in others:
+        await asyncio.gather(*self._tasks[:1], return_exceptions=True)  # what waits is committed first
+        for task in self._tasks[1:]:
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.gather(*self._tasks[1:], return_exceptions=True)
         for connection in (self._writer, self._pool):
             if connection is not None:
                 try:
@@ -233,7 +236,7 @@ class PostgresEngine:
     async def _read_on(self) -> None:
         while True:
             after = self._told
-            rows = await self.read(lambda tx: tx.all(sql.EVENTS_AFTER, after, PAGE))
+            rows = await self.read(partial(_events_after, after=after))
             events: list[Event] = [event_of(row) for row in rows if row[0] > self._told]
             if events and events[0].seq == self._told + 1:
                 self._told = events[-1].seq

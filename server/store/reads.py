@@ -80,7 +80,8 @@ def _filter(only: TaskFilter, args: _Args) -> str:
         parts.append(
             f"(id LIKE {args.add(only.q.lower().replace('%', '').replace('_', '') + '%')}"
             f" OR lower(titre) LIKE {like} ESCAPE '\\' OR lower(message) LIKE {like} ESCAPE '\\'"
-            f" OR EXISTS (SELECT 1 FROM chunk WHERE task_id = task.id AND {{text_of_recipients}} LIKE {person} ESCAPE '\\'))"
+            " OR EXISTS (SELECT 1 FROM chunk WHERE task_id = task.id"
+            f" AND {{text_of_recipients}} LIKE {person} ESCAPE '\\'))"
         )
     return " AND ".join(parts)
 
@@ -240,7 +241,7 @@ class Figures(Struct, frozen=True):
 
 async def figures(tx: Tx, now_ms: int) -> Figures:
     """Everything `GET /api/queue/stats` needs from the store."""
-    totals = dict(await tx.all(sql.TOTALS))  # type: ignore[arg-type]
+    totals: dict[str, int] = {name: n for name, n in await tx.all(sql.TOTALS)}  # noqa: C416 - typed
     tally = {(row[0], row[1], row[2]): row[3] for row in await tx.all(sql.TALLY)}
     waiting = [(kind, priority) for (kind, priority, status), n in tally.items() if status == "pending" and n > 0]
     oldest = min((row[0] for row in await tx.many(sql.OLDEST_READY, waiting)), default=None)

@@ -92,15 +92,16 @@ def change_of(task: NotificationTask) -> Row:
 def outcome_row(task_id: str, o: Outcome) -> Row:
     """`sql.ADD_OUTCOME`'s arguments."""
     return (
-        task_id, o.n, o.run, o.attempt, o.round, o.channel, o.word.value, o.reason, o.code, o.detail, o.reference, o.at_ms, o.took_ms,
+        task_id, o.n, o.run, o.attempt, o.round, o.channel, o.word.value, o.reason, o.code, o.detail, o.reference,
+        o.at_ms, o.took_ms,
     )  # fmt: skip
 
 
 def outcome_of(row: Row) -> Outcome:
     """A row of `sql.OUTCOME`."""
     return Outcome(
-        n=row[0], run=row[1], attempt=row[2], round=row[3], channel=row[4], word=Word(row[5]), reason=row[6], code=row[7],
-        detail=row[8], reference=row[9], at_ms=row[10], took_ms=row[11],
+        n=row[0], run=row[1], attempt=row[2], round=row[3], channel=row[4], word=Word(row[5]), reason=row[6],
+        code=row[7], detail=row[8], reference=row[9], at_ms=row[10], took_ms=row[11],
     )  # fmt: skip
 
 

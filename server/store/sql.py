@@ -60,7 +60,8 @@ UPDATE task SET due_ms = 0, place_ms = due_ms FROM due WHERE id = due_id RETURNI
 
 EXPIRE = f"""
 WITH late AS MATERIALIZED (
-  SELECT id AS late_id FROM task WHERE expires_ms IS NOT NULL AND ended_ms IS NULL AND expires_ms <= $1 AND status <> 'processing'
+  SELECT id AS late_id FROM task
+  WHERE expires_ms IS NOT NULL AND ended_ms IS NULL AND expires_ms <= $1 AND status <> 'processing'
   ORDER BY expires_ms LIMIT $2 {{skip_locked}})
 UPDATE task SET status = 'failed', failure = $3, ended_ms = $1, due_ms = 0, lease_ms = NULL, fence = fence + 1
 FROM late WHERE id = late_id RETURNING {TASK}"""
@@ -111,8 +112,8 @@ INSERT INTO outcome (task_id, {OUTCOME}, again)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
   CASE WHEN EXISTS (SELECT 1 FROM outcome WHERE task_id = $1 AND n = $2 AND word = 'sent') THEN 1 ELSE 0 END)
 ON CONFLICT (task_id, n, run, attempt) DO UPDATE
-  SET round = excluded.round, channel = excluded.channel, word = excluded.word, reason = excluded.reason, code = excluded.code,
-      detail = excluded.detail, reference = excluded.reference, at_ms = excluded.at_ms, took_ms = excluded.took_ms,
+  SET round = excluded.round, channel = excluded.channel, word = excluded.word, reason = excluded.reason,
+      code = excluded.code, detail = excluded.detail, reference = excluded.reference, at_ms = excluded.at_ms, took_ms = excluded.took_ms,
       again = excluded.again
   WHERE excluded.word = 'sent' AND outcome.word <> 'sent'
 RETURNING task_id, word, again"""

@@ -149,7 +149,7 @@ class SqliteEngine:
                 self._recognise(connection)
             else:
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            mode = list(connection.execute("PRAGMA journal_mode = WAL"))[0][0]
+            mode = next(iter(connection.execute("PRAGMA journal_mode = WAL")))[0]
             if mode != "wal":
                 raise StoreRefused(f"{path}: this file system does not allow WAL; use a local disk")
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
@@ -161,7 +161,7 @@ class SqliteEngine:
         except NO as error:
             raise StoreUnavailable(f"{path}: {error}") from None
         if not known:
-            os.chmod(path, 0o600)
+            path.chmod(0o600)
             folder = os.open(path.parent, os.O_RDONLY)  # the new file's name must outlive a power cut too
             os.fsync(folder)
             os.close(folder)
@@ -180,7 +180,7 @@ class SqliteEngine:
             ) from None
 
     def _recognise(self, connection: apsw.Connection) -> None:
-        if list(connection.execute("PRAGMA application_id"))[0][0] != APPLICATION_ID:
+        if next(iter(connection.execute("PRAGMA application_id")))[0] != APPLICATION_ID:
             raise StoreRefused(f"{self.path}: a database, but not Tocsin's; name another file in store.url")
 
     def _connect(self, flags: int) -> apsw.Connection:
@@ -228,7 +228,7 @@ class SqliteEngine:
             connection.execute("BEGIN IMMEDIATE")
             results, events = drive(self._apply(_Tx(connection), ops))
             connection.execute("COMMIT")
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the operation
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             if isinstance(error, NO):

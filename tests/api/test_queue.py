@@ -1,9 +1,10 @@
-"""What becomes of tasks: order, lanes, retries, cancels, leases, restarts. Through the door, with time turned by hand."""
+"""What becomes of tasks: order, lanes, retries, cancels, leases, restarts. Time is turned by hand."""
 
 from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -217,7 +218,7 @@ async def test_a_task_in_hand_at_three_crashes_is_given_up(tmp_path: Path) -> No
             email = town.service("email")
             email.hold()
             task_id = await town.send() if crash == 0 else (await town.json("/api/queue/tasks"))["tasks"][0]["id"]
-            await town.until(lambda: task_id in town.pool.hands)
+            await town.until(partial(town.pool.hands.__contains__, task_id))
             await town.crash()
     async with running(tmp_path) as town:
         task = await town.until_status(task_id, "failed")

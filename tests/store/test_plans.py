@@ -55,7 +55,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[apsw.Connecti
         )
         connection.execute(
             """
-            INSERT INTO event SELECT row_number() OVER (ORDER BY id, x), 1, 'task.enqueued', id, type, status, priority, x''
+            INSERT INTO event
+            SELECT row_number() OVER (ORDER BY id, x), 1, 'task.enqueued', id, type, status, priority, x''
             FROM task, (SELECT 1 AS x UNION SELECT 2)"""
         )
         connection.execute("INSERT INTO tally SELECT type, priority, status, COUNT(*) FROM task GROUP BY 1, 2, 3")

@@ -60,7 +60,8 @@ async def migrate(tx: Tx, dialect: str, name: str) -> None:
             for statement in statements(script, dialect):
                 await tx.all(statement)
             await tx.all(
-                "INSERT INTO meta (key, value) VALUES ('schema', $1) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                "INSERT INTO meta (key, value) VALUES ('schema', $1)"
+                " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
                 str(number),
             )
     if dialect == "sqlite":
