@@ -80,7 +80,7 @@ async def sign_in(request: web.Request, given: SignIn) -> web.StreamResponse | t
     return SignedIn(True, key.name, key.role.name.lower(), target), {"Set-Cookie": cookie}
 
 
-@routes.get(LOGIN, needs=None, hidden=True, free_query=True)
+@routes.get(LOGIN, needs=None, summary="The sign-in page", tags=("session",), media_type="text/html", free_query=True)
 async def login(request: web.Request) -> web.StreamResponse:
     """The sign-in form; with `?once=TOKEN` a session at once, as Jupyter does."""
     target = local_path(request.query.get("next"), HOME)

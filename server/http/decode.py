@@ -197,6 +197,7 @@ class QueryDecoder(Generic[T]):
         assert isinstance(info, inspect.StructType)
         self._fields = {field.encode_name: field for field in info.fields}
         self._lists = {name for name, field in self._fields.items() if _is_list(field.type)}
+        self._nullable = [name for name, field in self._fields.items() if _is_nullable(field.type)]
         self._empty = kind() if not any(field.required for field in info.fields) else None
 
     def decode(self, query: MultiMapping[str]) -> T:
@@ -216,7 +217,8 @@ class QueryDecoder(Generic[T]):
                 errors.append(FieldError(name, "field.repeated"))
             else:
                 given[name] = values[0]
-        if not errors:
+        null = any(str(given.get(name)).lower() == "null" for name in self._nullable)
+        if not errors and not null:
             try:
                 return msgspec.convert(given, self.kind, strict=False)
             except msgspec.ValidationError as error:
@@ -242,6 +244,14 @@ class FormDecoder(Generic[T]):
             return msgspec.convert(given, self.kind, strict=False)
         except msgspec.ValidationError as error:
             raise InvalidFields(errors=complaints(given, self.kind) or [_from_message(error)]) from None
+
+
+def _is_nullable(kind: inspect.Type) -> bool:
+    """Would msgspec take the text `null` for None? A parameter is absent, never null."""
+    members = kind.types if isinstance(kind, inspect.UnionType) else ()
+    return any(isinstance(member, inspect.NoneType) for member in members) and not any(
+        isinstance(member, inspect.StrType) for member in members
+    )
 
 
 def _is_list(kind: inspect.Type) -> bool:

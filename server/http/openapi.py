@@ -32,6 +32,11 @@ from server.version import VERSION
 REF = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"{(\w+)(?::[^{}]*)?}")
 
+HEADERS: dict[str, dict[str, Any]] = {
+    "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"}
+}
+"""What a request's headers must look like."""
+
 TAGS = {
     "notifications": "Send a notification to one or many people.",
     "queue": "What became of it; cancel, retry, statistics.",
@@ -105,13 +110,15 @@ def _failures(route: Route) -> dict[str, Any]:
             "description": "\n".join(f"* `{kind.code}`: {kind.__doc__}" for kind in kinds),
             "content": {"application/problem+json": {"schema": {"$ref": REF.format(name="ProblemBody")}}},
         }
+        if route.form:  # to a form the page answers
+            answers[str(status)]["content"]["text/html"] = {"schema": {"type": "string"}}
         if status in (429, 503):
             answers[str(status)]["headers"] = {"Retry-After": _header("Seconds after which to try again.")}
     return answers
 
 
-def _header(meaning: str) -> dict[str, Any]:
-    return {"description": meaning, "schema": {"type": "string"}}
+def _header(meaning: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"description": meaning, "schema": schema or {"type": "string"}}
 
 
 def _parameters(route: Route, schemas: dict[str, Any]) -> list[dict[str, Any]]:
@@ -127,7 +134,7 @@ def _parameters(route: Route, schemas: dict[str, Any]) -> list[dict[str, Any]]:
             for name, schema in shape["properties"].items()
         ]
     found += [
-        {"name": name, "in": "header", "required": False, **_header(meaning)}
+        {"name": name, "in": "header", "required": False, **_header(meaning, HEADERS.get(name))}
         for name, meaning in route.takes_headers.items()
     ]
     return found

@@ -164,6 +164,7 @@ class Query(msgspec.Struct, frozen=True):
     status: list[Status] = []
     q: Annotated[str, msgspec.Meta(max_length=5)] | None = None
     dry: bool = False
+    n: int | None = None
 
 
 query = QueryDecoder(Query)
@@ -182,7 +183,7 @@ def test_everything_wrong_with_a_query_is_told_at_once() -> None:
         )
     told = {error.where: sentence(error, "en") for error in caught.value.errors}
     assert told == {
-        "q2": "unknown parameter; known are: limit, status, q, dry",
+        "q2": "unknown parameter; known are: limit, status, q, dry, n",
         "dry": "may be given only once",
         "limit": "expected an integer, got a string",
         "status": "expected one of: pending, processing, completed, failed, cancelled",
@@ -194,3 +195,9 @@ def test_everything_wrong_with_a_query_is_told_at_once() -> None:
 def test_a_number_out_of_bounds_is_refused(limit: str) -> None:
     with pytest.raises(BadQuery):
         query.decode(MultiDict(limit=limit))
+
+
+def test_null_is_a_word_in_a_query_and_never_a_value() -> None:
+    assert query.decode(MultiDict(q="null")).q == "null"
+    with pytest.raises(BadQuery):
+        query.decode(MultiDict(n="null"))
