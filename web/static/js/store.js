@@ -1,7 +1,8 @@
 // store.js: the state of a page, fed by frames. A repeat does no harm; "change" comes at most once per animation
 // frame and not at all while the tab is hidden (the state goes on; it is drawn when the tab comes back).
 //
-// Events: "change" (draw), "events" (detail: the events of a frame, at once), "reread" (what is shown is past mending:
+// Events: "measure" (read sizes now, before anything is written: a layout in mid-frame costs more than the drawing),
+// "change" (draw), "events" (detail: the events of a frame, at once), "reread" (what is shown is past mending:
 // take the list anew).
 import { Stream } from "./stream.js";
 
@@ -23,6 +24,7 @@ export class State extends EventTarget {
     if (this.#frame || document.hidden) return;
     this.#frame = requestAnimationFrame(() => {
       this.#frame = 0;
+      this.dispatchEvent(new Event("measure"));
       this.dispatchEvent(new Event("change"));
     });
   }

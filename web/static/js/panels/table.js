@@ -10,24 +10,35 @@ import { setAgo } from "../time.js";
 const OVER = 12; // rows drawn beyond either edge
 const MOST = 160;
 const AHEAD_PX = 1200; // the next page is asked for this far before the end
+const SPARES = 80;
 const FLASH = 3; // more newcomers than this in one frame do not flash: that would be noise
 
-function makeRow(id, { onOpen, onTick, mayPick }) {
-  const box = h("input", { type: "checkbox", class: "check", "aria-label": t("table.pick"), onclick: (event) => onTick(id, box.checked, event.shiftKey) });
+function makeRow({ onOpen, onTick, mayPick }) {
+  const row = { id: "", task: null };
+  const box = h("input", { type: "checkbox", class: "check", "aria-label": t("table.pick"), onclick: (event) => onTick(row.id, box.checked, event.shiftKey) });
   const glyph = icon("pending");
   const said = h("span");
   const titre = bdi("");
-  const link = h("a", { class: "titre", href: `/admin/queue/${id}`, onclick: (event) => onOpen(event, id) }, titre);
-  const parts = { type: h("span"), id: h("span", { class: "mono", title: id }, id.slice(-8)), note: h("span"), prio: h("span", { class: "chip" }), ok: h("i", { class: "ok" }), ko: h("i", { class: "ko" }), nums: h("span"), kos: h("span", { class: "ko" }), when: h("time", { class: "when", role: "cell" }) };
+  const link = h("a", { class: "titre", onclick: (event) => onOpen(event, row.id) }, titre);
+  const parts = { type: h("span"), short: h("span", { class: "mono" }), note: h("span"), prio: h("span", { class: "chip" }), ok: h("i", { class: "ok" }), ko: h("i", { class: "ko" }), nums: h("span"), kos: h("span", { class: "ko" }), when: h("time", { class: "when", role: "cell" }) };
   const status = h("span", { class: "status", role: "cell" }, glyph, said);
-  const node = h("div", { class: "row", role: "row", "data-id": id },
+  const node = h("div", { class: "row", role: "row" },
     h("span", { role: "cell", class: "tick" }, mayPick && h("label", { class: "tick" }, box)),
     status,
-    h("div", { class: "what", role: "cell" }, link, h("div", { class: "sub" }, parts.type, parts.id, parts.note)),
+    h("div", { class: "what", role: "cell" }, link, h("div", { class: "sub" }, parts.type, parts.short, parts.note)),
     h("span", { class: "prio", role: "cell" }, parts.prio),
     h("div", { class: "prog", role: "cell" }, h("div", { class: "nums" }, parts.nums, parts.kos), h("div", { class: "bar", "aria-hidden": "true" }, parts.ok, parts.ko)),
     parts.when);
-  return { id, node, box, glyph, said, titre, link, status, ...parts, task: null };
+  return Object.assign(row, { node, box, glyph, said, titre, link, status }, parts);
+}
+
+// A row, new or used, is now that of another task.
+function become(row, id) {
+  row.id = row.node.dataset.id = id;
+  row.task = null;
+  row.link.href = `/admin/queue/${id}`;
+  row.short.title = id;
+  put(row.short, id.slice(-8));
 }
 
 // The line below the title: why it failed, or when it is tried again.
@@ -63,6 +74,7 @@ function drawRow(row, task) {
 
 export function mount(root, state, { signal, list, picks, mayPick, onOpen, onReset, sendLink }) {
   const rows = new Map();
+  const spare = []; // rows that left the window, to be used again
   const all = h("input", { type: "checkbox", class: "check", "aria-label": t("table.all"), onclick: () => picks.toggleShown(all.checked) });
   const body = h("div", { class: "rows", role: "rowgroup" });
   const table = h("div", { class: "table", role: "table", "aria-label": t("table.label") },
@@ -88,9 +100,12 @@ export function mount(root, state, { signal, list, picks, mayPick, onOpen, onRes
     picks.set(ids, on);
   }
 
+  // Where the list stands in the window, read once per frame.
+  let top = 0;
+  const look = () => (top = body.getBoundingClientRect().top);
+
   // The stretch of the list to be in the DOM, from where the reader stands.
   function stretch() {
-    const top = body.getBoundingClientRect().top;
     const first = Math.max(0, Math.floor(-top / height) - OVER);
     const count = Math.min(MOST, Math.ceil(innerHeight / height) + 2 * OVER);
     return [Math.min(first, Math.max(0, list.order.length - count)), count];
@@ -106,15 +121,17 @@ export function mount(root, state, { signal, list, picks, mayPick, onOpen, onRes
       if (id === focused && list.get(id)) row.node.querySelector("a").blur();
       row.node.remove();
       rows.delete(id);
+      if (spare.length < SPARES) spare.push(row);
     }
     let place = body.firstChild;
     const quiet = fresh.size > FLASH;
     ids.forEach((id, i) => {
       let row = rows.get(id);
       if (!row) {
-        row = makeRow(id, { onOpen, onTick, mayPick });
+        row = spare.pop() ?? makeRow({ onOpen, onTick, mayPick });
+        become(row, id);
         rows.set(id, row);
-        if (fresh.has(id) && !quiet) row.node.classList.add("fresh");
+        row.node.classList.toggle("fresh", fresh.has(id) && !quiet);
       }
       if (row.node === place) place = place.nextSibling;
       else body.insertBefore(row.node, place);
@@ -158,7 +175,8 @@ export function mount(root, state, { signal, list, picks, mayPick, onOpen, onRes
   }
 
   const ahead = () => {
-    if (list.more && !list.busy && !list.error && list.order.length && tail.getBoundingClientRect().top < innerHeight + AHEAD_PX) void list.loadMore();
+    const end = top + list.order.length * height;
+    if (list.more && !list.busy && !list.error && list.order.length && end < innerHeight + AHEAD_PX) void list.loadMore();
   };
 
   function toTop() {
@@ -168,7 +186,7 @@ export function mount(root, state, { signal, list, picks, mayPick, onOpen, onRes
   }
 
   const onScroll = () => {
-    const below = body.getBoundingClientRect().top < -height;
+    const below = look() < -height;
     if (below) list.frozen = true;
     else if (list.frozen) void list.release();
     state.touch();
@@ -177,13 +195,15 @@ export function mount(root, state, { signal, list, picks, mayPick, onOpen, onRes
   list.addEventListener("change", ({ detail }) => {
     if (detail) {
       for (const id of detail.fresh) fresh.add(id);
-      const edge = Math.floor(-body.getBoundingClientRect().top / height); // rows above it are out of sight
-      const above = list.frozen ? detail.left.filter((at) => at < edge).length : 0;
-      if (above) scrollBy(0, -above * height);
+      if (list.frozen && detail.left.length) {
+        const edge = Math.floor(-look() / height); // rows above it are out of sight
+        scrollBy(0, -height * detail.left.filter((at) => at < edge).length);
+      }
       list.trim();
     }
     state.touch();
   }, { signal });
+  state.addEventListener("measure", look, { signal });
   state.addEventListener("change", draw, { signal });
   addEventListener("scroll", onScroll, { signal, passive: true });
   addEventListener("resize", () => (measure(), state.touch()), { signal });
@@ -194,10 +214,11 @@ export function mount(root, state, { signal, list, picks, mayPick, onOpen, onRes
     const next = at < 0 ? stretch()[0] : Math.min(list.order.length - 1, Math.max(0, at + by));
     const id = list.order[next];
     if (!id) return;
-    const top = body.getBoundingClientRect().top + next * height;
+    const place = look() + next * height;
     const head = root.firstChild.getBoundingClientRect().bottom;
-    if (top < head + height) scrollBy(0, top - head - 2 * height);
-    else if (top > innerHeight - 2 * height) scrollBy(0, top - innerHeight + 3 * height);
+    if (place < head + height) scrollBy(0, place - head - 2 * height);
+    else if (place > innerHeight - 2 * height) scrollBy(0, place - innerHeight + 3 * height);
+    look();
     draw();
     rows.get(id)?.link.focus({ preventScroll: true });
   }
@@ -211,6 +232,6 @@ export function mount(root, state, { signal, list, picks, mayPick, onOpen, onRes
     } else return;
     event.preventDefault();
   }, { signal });
+  look();
   draw();
-  return { draw };
 }
