@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from server.app import WEBHOOKS, build
 from tests.api.http_kit import TurnedClock
-from tests.kit import Town, settings_for
+from tests.kit import Town, settings_for, store_url
 
 SECRETS = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_c2Vjb25kLXNlY3JldC1vZi10aGUtdGVzdHM="]
 
@@ -100,7 +100,8 @@ async def receiving(clock: TurnedClock) -> AsyncIterator[Receiver]:
 async def today(folder: Path, clock: TurnedClock | None = None, **environ: str) -> AsyncIterator[Town]:
     """A server like `kit.running`, at today's date."""
     clock = clock or TodaysClock()
-    app = build(settings_for(folder, **environ), clock, node="test-node")
+    where = {"STORE__URL": await store_url(folder)}
+    app = build(settings_for(folder, **(where | environ)), clock, node="test-node")
     async with TestClient(TestServer(app)) as client:
         yield Town(app, client, clock)
 

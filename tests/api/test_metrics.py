@@ -45,6 +45,10 @@ async def test_it_counts_tasks_events_deliveries_commits_and_answers(town: Town)
     await town.send("infra")
     town.clock.turn(30)
 
+    async def told() -> bool:
+        return (await scrape(town))("tocsin_events_total", event="task.enqueued") == 3
+
+    await town.until(told)
     said = await scrape(town)
 
     assert said("tocsin_tasks", priority="HAUTE", status="completed") == 1

@@ -34,7 +34,7 @@ async def receiver(clock: TodaysClock) -> AsyncIterator[Receiver]:
 
 
 @pytest.fixture
-async def town(tmp_path: Path, clock: TodaysClock, receiver: Receiver) -> AsyncIterator[Town]:
+async def town(tmp_path: Path, clock: TodaysClock, receiver: Receiver, both_engines: str) -> AsyncIterator[Town]:
     async with today(tmp_path, clock, **ALLOWING) as town:
         yield town
 
