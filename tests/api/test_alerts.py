@@ -203,7 +203,8 @@ async def test_an_alert_that_cannot_be_told_makes_no_further_alert(tmp_path: Pat
 @pytest.mark.parametrize(
     ("ended", "failed", "raised", "stands"),
     [
-        (0, 0, False, False), (9, 9, False, False), (10, 1, False, False), (10, 2, False, True), (100, 19, False, False),
+        (0, 0, False, False), (9, 9, False, False), (10, 1, False, False), (10, 2, False, True),
+        (100, 19, False, False),
         (10, 2, True, True), (100, 17, True, True), (100, 15, True, False), (1, 1, True, True), (0, 0, True, False),
     ],
 )  # fmt: skip
