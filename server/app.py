@@ -18,6 +18,7 @@ from server.api.context import CLOCK, POOL, QUEUE, SETTINGS, STATS, STORE
 from server.channels import Channels
 from server.clock import Clock, SystemClock
 from server.followers.alerts import Alerts
+from server.cluster import Cluster
 from server.followers.metrics import Metrics
 from server.followers.retention import Retention
 from server.followers.webhooks import Webhooks
@@ -33,6 +34,7 @@ from server.workers import WorkerPool
 
 CHANNELS = web.AppKey("channels", Channels)
 RETENTION = web.AppKey("retention", Retention)
+CLUSTER = web.AppKey("cluster", Cluster)
 LOG = web.AppKey("log", Log)
 ALERTS = web.AppKey("alerts", Alerts)
 WEBHOOKS = web.AppKey("webhooks", Webhooks)
@@ -71,7 +73,8 @@ def build(settings: Settings, clock: Clock | None = None, *, node: str | None = 
         stats,
     )
     app[CHANNELS], app[LOG], app[stream.HUB] = channels, log, hub
-    app[RETENTION] = Retention(store, settings, clock, log.trimmed)
+    app[RETENTION] = Retention(store, settings, clock, pool.node, log.trimmed)
+    app[CLUSTER] = Cluster(store, pool, channels, stats, clock, lambda: log.head)
     app[ALERTS] = Alerts(store, channels, settings, clock, stats.alerts)
     app[WEBHOOKS] = webhooks = Webhooks(store, settings, clock)
     queue.check_webhook = webhooks.objection
@@ -120,6 +123,7 @@ async def channels_context(app: web.Application) -> AsyncIterator[None]:
 async def followers_context(app: web.Application) -> AsyncIterator[None]:
     """Retention, webhooks, alerts and metrics at work."""
     app[metrics.METRICS].start()
+    await app[CLUSTER].start()
     app[RETENTION].start()
     app[WEBHOOKS].start()
     await app[ALERTS].start()
@@ -127,6 +131,7 @@ async def followers_context(app: web.Application) -> AsyncIterator[None]:
     await app[ALERTS].close()
     await app[WEBHOOKS].close()
     await app[RETENTION].close()
+    await app[CLUSTER].close()
     await app[metrics.METRICS].close()
 
 

@@ -62,6 +62,9 @@ BULK = 200
 CHUNKS_PER_PAGE = 40
 """Chunks that one page of deliveries looks through at the most; it then gives a cursor and what it found."""
 
+LOOK_S = 0.05
+"""Between two looks at whether another node has let go of a cancelled task."""
+
 _json = msgspec.json.Encoder()
 
 
@@ -293,8 +296,19 @@ class QueueManager:
                 raise TaskHasEnded()
             case NotificationTask() as task:
                 self._pool.stop(task_id, "cancelled")
+                if self._store.shared and task.node not in (None, self._pool.node):
+                    await self._until_let_go(task)
                 return task
         raise AssertionError("unreachable")
+
+    async def _until_let_go(self, task: NotificationTask) -> None:
+        """Wait until the node that has `task` in hand calls nobody more: by its word, or once its lease is over."""
+        deadline = self._clock.monotonic() + self._settings.queue.lease_s
+        while self._clock.monotonic() < deadline:
+            now = await self._store.task(task.id)
+            if now is None or now.node != task.node or now.fence != task.fence:
+                return
+            await self._clock.sleep(LOOK_S)
 
     async def retry(self, task_id: str) -> NotificationTask:
         """Send an ended task again to those not reached. Raises UnknownTask, TaskNotEnded."""

@@ -18,6 +18,7 @@ from server.config import Settings
 from server.dispatch import Dispatch
 from server.model import Event, EventKind, NotificationTask, Priority
 from server.store import Store, StoreUnavailable
+from server.store.cluster import LetGo
 from server.store.reads import Chunk
 from server.store.writes import Claim, Claimed, Renew, Sweep, Swept
 
@@ -25,6 +26,7 @@ log = logging.getLogger("tocsin.workers")
 
 TURN_S = 5.0
 """A task that has been in hand for so long gives way to others that wait, and queues up again."""
+CANCELLED = EventKind.CANCELLED.value
 WAKING = {EventKind.ENQUEUED.value, EventKind.RETRY_SCHEDULED.value, EventKind.RESUMED.value}
 
 
@@ -51,6 +53,7 @@ class WorkerPool:
         self._rates = {name: int(kind.rate_per_minute) for name, kind in settings.types.items() if kind.rate_per_minute}
         if settings.queue.rate_per_minute:
             self._rates[""] = int(settings.queue.rate_per_minute)
+        self._letting: set[asyncio.Task[None]] = set()
         self._work: dict[asyncio.Task[None], Hand] = {}
         self._loops: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
@@ -71,7 +74,7 @@ class WorkerPool:
 
     async def start(self) -> None:
         """Take back what a crash left in hand, then begin to work."""
-        if self._store.dialect == "sqlite":  # this process is the only node: whatever is in hand is nobody's
+        if not self._store.shared:  # this process is the only node: whatever is in hand is nobody's
             while (await self._sweep(all_silent=True)).moved:
                 pass
         if self.workers + self.express_workers == 0:
@@ -97,7 +100,7 @@ class WorkerPool:
         for work in self._work:
             log.error("task given up at shutdown; its outcomes may be recorded twice")
             work.cancel()
-        await asyncio.gather(*self._loops, *self._work, return_exceptions=True)
+        await asyncio.gather(*self._loops, *self._work, *self._letting, return_exceptions=True)
         if self.told in self._store.on_commit:
             self._store.on_commit.remove(self.told)
 
@@ -128,13 +131,28 @@ class WorkerPool:
         """Committed events: something may be ready now."""
         urgent = self._most_urgent
         for event in events:
-            if event.kind in WAKING:
+            if event.kind == CANCELLED and (hand := self.hands.get(event.task_id)):
+                hand.stop("cancelled")
+                if self._store.shared:  # whoever cancelled it at another node waits for this word
+                    self._let_go(event.task_id)
+            elif event.kind in WAKING:
                 priority = event.priority or Priority.CRITIQUE
                 if urgent is None or priority < urgent:
                     urgent = priority
         if urgent is not None and urgent != self._most_urgent:
             self._most_urgent = urgent
             self._wake.set()
+
+    def _let_go(self, task_id: str) -> None:
+        letting = asyncio.create_task(self._tell_let_go(task_id), name=f"let-go-{task_id}")
+        self._letting.add(letting)
+        letting.add_done_callback(self._letting.discard)
+
+    async def _tell_let_go(self, task_id: str) -> None:
+        try:
+            await self._store.apply(LetGo(task_id, self.node))
+        except StoreUnavailable as error:  # the other side then waits until the lease has run out
+            log.warning("task %s: letting go was not stored: %s", task_id, error)
 
     def expect(self, at_ms: int | None) -> None:
         """Something is due, or expires, at `at_ms` (epoch)."""

@@ -13,6 +13,7 @@ from server.clock import Clock
 from server.model import DAY_MS, ENDED
 from server.settings import Settings
 from server.store import Store, StoreUnavailable
+from server.store.cluster import TakeDuty
 from server.store.desk import EmptyTrash, Purge, Remove
 
 log = logging.getLogger("tocsin.retention")
@@ -21,15 +22,18 @@ EVERY_S = 60.0
 REST_S = 0.02
 """Between two slices, so that what people wait for comes first."""
 HOUR_MS = 3_600_000
+DUTY_MS = 150_000
+"""A node that does not renew the duty for so long leaves it to the others."""
 
 
 class Retention:
     """Removes what is old, once a minute; `trimmed` is told the oldest event that is left."""
 
-    def __init__(self, store: Store, settings: Settings, clock: Clock, trimmed: Callable[[int], None]):
+    def __init__(self, store: Store, settings: Settings, clock: Clock, node: str, trimmed: Callable[[int], None]):
         self._store = store
         self._settings = settings
         self._clock = clock
+        self._node = node
         self._trimmed = trimmed
         self._loop: asyncio.Task[None] | None = None
 
@@ -52,7 +56,13 @@ class Retention:
             await self._clock.sleep(EVERY_S)
 
     async def once(self) -> None:
-        """One pass over everything that may be old."""
+        """One pass over everything that may be old, if this node holds the duty."""
+        if await self._store.apply(TakeDuty("retention", self._node, self._clock.now_ms(), DUTY_MS)):
+            await self._remove()
+        oldest, _ = await self._store.bounds()
+        self._trimmed(oldest)
+
+    async def _remove(self) -> None:
         now_ms = self._clock.now_ms()
         hours = self._settings.queue.retention_hours
         if hours:
@@ -70,5 +80,3 @@ class Retention:
         )
         while await self._store.apply(purge):
             await self._clock.sleep(REST_S)
-        oldest, _ = await self._store.bounds()
-        self._trimmed(oldest)

@@ -50,6 +50,11 @@ class Store:
         """`sqlite` or `postgres`."""
         return self._engine.dialect
 
+    @property
+    def shared(self) -> bool:
+        """May other nodes work on the same store?"""
+        return self._engine.dialect == "postgres"
+
     async def apply(self, op: Op) -> Any:
         """Have `op` committed; what it gives. Raises StoreUnavailable, and then nothing of it was written."""
         op.done = asyncio.get_running_loop().create_future()

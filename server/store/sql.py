@@ -113,7 +113,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
   CASE WHEN EXISTS (SELECT 1 FROM outcome WHERE task_id = $1 AND n = $2 AND word = 'sent') THEN 1 ELSE 0 END)
 ON CONFLICT (task_id, n, run, attempt) DO UPDATE
   SET round = excluded.round, channel = excluded.channel, word = excluded.word, reason = excluded.reason,
-      code = excluded.code, detail = excluded.detail, reference = excluded.reference, at_ms = excluded.at_ms, took_ms = excluded.took_ms,
+      code = excluded.code, detail = excluded.detail, reference = excluded.reference, at_ms = excluded.at_ms,
+      took_ms = excluded.took_ms,
       again = excluded.again
   WHERE excluded.word = 'sent' AND outcome.word <> 'sent'
 RETURNING task_id, word, again"""
@@ -228,3 +229,22 @@ INSERT INTO meta (key, value) VALUES ($1, $2)
 ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE CAST(meta.value AS BIGINT) <= $3 RETURNING key"""
 """Take the right to tell people of an alert; no row if they were told since $3."""
 MINUTES_ENDED = "SELECT minute, what, n FROM minute WHERE minute > $1 AND what IN ('completed', 'failed')"
+
+# --- the cluster ---------------------------------------------------------------------------------
+
+NODE = "name, version, started_ms, beat_ms, workers, in_hand, told"
+BEAT = f"""
+INSERT INTO node ({NODE}) VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT (name) DO UPDATE
+  SET beat_ms = excluded.beat_ms, workers = excluded.workers, in_hand = excluded.in_hand, told = excluded.told"""
+NODES = f"SELECT {NODE} FROM node WHERE beat_ms > $1 ORDER BY name"
+FORGET_NODES = "DELETE FROM node WHERE beat_ms <= $1"
+LEAVE = "DELETE FROM node WHERE name = $1"
+TAKE_DUTY = """
+INSERT INTO duty (name, node, until_ms) VALUES ($1, $2, $3)
+ON CONFLICT (name) DO UPDATE SET node = excluded.node, until_ms = excluded.until_ms
+  WHERE duty.until_ms <= $4 OR duty.node = excluded.node
+RETURNING node"""
+"""Hold a duty until $3; no row while another node holds it."""
+LET_GO = "UPDATE task SET node = NULL WHERE id = $1 AND node = $2 AND status = 'cancelled'"
+"""The node that had a cancelled task in hand begins no further call for it."""

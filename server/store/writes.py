@@ -113,8 +113,8 @@ class Claimed(msgspec.Struct, frozen=True):
 class Claim(Op):
     """Take due tasks, most urgent first: up to `slots` of any priority and `express` more that are CRITIQUE.
 
-    They are `node`'s for `lease_for_ms`, by the store's clock. `rates` are tasks started per minute, by type, "" for all
-    together. Gives Claimed; nothing is taken while the queue is paused.
+    They are `node`'s for `lease_for_ms`, by the store's clock. `rates` are tasks started per minute, by type, "" for
+    all together. Gives Claimed; nothing is taken while the queue is paused.
     """
 
     now_ms: int

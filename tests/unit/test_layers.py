@@ -18,7 +18,7 @@ LAYERS: list[set[str]] = [
     {"server.store", "server.channels", "server.gate", "server.logs"},
     {"server.log", "server.dispatch", "server.http"},
     {"server.workers", "server.followers"},
-    {"server.queue", "server.stats"},
+    {"server.queue", "server.stats", "server.cluster"},
     {"server.api"},
     {"server.app"},
     {"server.commands"},
