@@ -17,8 +17,8 @@ from server.api import asyncapi, docs, health, keys, metrics, notifications, ope
 from server.api.context import CLOCK, POOL, QUEUE, SETTINGS, STATS, STORE
 from server.channels import Channels
 from server.clock import Clock, SystemClock
-from server.followers.alerts import Alerts
 from server.cluster import Cluster
+from server.followers.alerts import Alerts
 from server.followers.metrics import Metrics
 from server.followers.retention import Retention
 from server.followers.webhooks import Webhooks

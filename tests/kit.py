@@ -242,11 +242,11 @@ def settings_for(folder: Path, **environ: str) -> Settings:
 
 
 @asynccontextmanager
-async def running(folder: Path, **environ: str) -> AsyncIterator[Town]:
+async def running(folder: Path, node: str = "test-node", **environ: str) -> AsyncIterator[Town]:
     """A server over `folder`, started and, at the end, stopped."""
     clock = TurnedClock()
     url = await store_url(folder)
-    app = build(settings_for(folder, **({"STORE__URL": url} | environ)), clock, node="test-node")
+    app = build(settings_for(folder, **({"STORE__URL": url} | environ)), clock, node=node)
     server = TestServer(app)
     client = TestClient(server)
     await client.start_server()
