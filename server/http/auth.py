@@ -78,6 +78,8 @@ class KeyRing:
             self._guessable = len(admin_key) < LONG_ENOUGH
         self._by_hash: dict[str, ApiKey] = {}
         self._by_id: dict[str, ApiKey] = {}
+        self._recent: dict[str, ApiKey] = {}  # valid secrets of the last two seconds: spares hashing each request
+        self._changes = 0  # keys added or revoked by this node
         self._used: dict[str, int] = {}
         self._sessions: dict[str, tuple[Session, float]] = {}
         self._streaming: dict[str, Session] = {}
@@ -125,12 +127,17 @@ class KeyRing:
 
     async def reload(self) -> None:
         """Read all keys from the store; tell of those that are gone."""
+        while True:
+            changes = self._changes
+            living = [key for key in await self._store.keys() if key.revoked_ms is None]
+            if changes == self._changes:  # else a key was added or revoked here meanwhile: this reading is old
+                break
         before = self._by_id
-        living = [key for key in await self._store.keys() if key.revoked_ms is None]
         if self._configured:
             living.append(self._configured)
         self._by_hash = {key.hash: key for key in living}
         self._by_id = {key.id: key for key in living}
+        self._recent = {}
         for key_id in before.keys() - self._by_id.keys():
             self._tell(key_id, None)
 
@@ -163,6 +170,7 @@ class KeyRing:
     async def add(self, key: ApiKey) -> None:
         """Store a new key; it works at once."""
         await self._store.add_key(key)
+        self._changes += 1
         self._by_hash[key.hash] = key
         self._by_id[key.id] = key
 
@@ -174,14 +182,20 @@ class KeyRing:
         if key is None or key is self._configured:
             return None
         revoked = await self._store.revoke_key(key_id, self._clock.now_ms())
+        self._changes += 1
         self._by_id.pop(key_id, None)
         self._by_hash.pop(key.hash, None)
+        self._recent = {}
         self._tell(key_id, None)
         return revoked
 
     def by_secret(self, secret: str) -> ApiKey | None:
         """The key with this secret. Found by its hash, so the time taken tells nothing."""
-        key = self._by_hash.get(hash_of(secret))
+        key = self._recent.get(secret)
+        if key is None:
+            key = self._by_hash.get(hash_of(secret))
+            if key is not None:
+                self._recent[secret] = key
         if key is not None:
             self._used[key.id] = self._clock.now_ms()
         return key

@@ -22,12 +22,7 @@ class Callers:
     def __init__(self, trusted_proxies: list[str], *, tls: bool) -> None:
         """`trusted_proxies` are addresses or networks. Raises ValueError for anything else."""
         self._trusted = [ip_network(proxy, strict=False) for proxy in trusted_proxies]
-        self._tls = tls
-
-    @property
-    def may_be_secure(self) -> bool:
-        """Can any request have come by TLS?"""
-        return self._tls or bool(self._trusted)
+        self.may_be_secure = tls or bool(self._trusted)  # can any request have come by TLS?
 
     def _is_trusted(self, address: str) -> bool:
         try:

@@ -13,11 +13,11 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from server.api import keys, session
-from server.http.auth import KEY, hash_of
+from server.http.auth import KEY, hash_of, new_key
 from server.http.caller import local_path
 from server.http.problems import BadSignIn
 from server.http.routes import Routes
-from server.model import Role
+from server.model import ApiKey, Role
 from tests.api.http_kit import SECRETS, Kit, serving
 
 routes = Routes()
@@ -299,3 +299,24 @@ async def test_the_last_use_of_keys_reaches_the_store(tmp_path: Path) -> None:
     async with serving(tmp_path, *ALL, keys=False) as kit:
         (viewer,) = [key for key in await kit.front.store.keys() if key.id == "viewer"]
         assert viewer.used_ms == used_ms
+
+
+async def test_a_key_made_while_the_keys_are_read_again_works_at_once(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = kit.front.store
+    read_all = store.keys
+    key, secret = new_key("meanwhile", Role.VIEWER, kit.clock.now_ms())
+
+    async def read_then_add() -> list[ApiKey]:
+        monkeypatch.setattr(store, "keys", read_all)
+        found = await read_all()
+        await kit.front.keyring.add(key)
+        await kit.front.keyring.revoke("operator")
+        return found
+
+    monkeypatch.setattr(store, "keys", read_then_add)
+    await kit.front.keyring.reload()
+
+    assert (await kit.client.get("/me", headers={"X-API-Key": secret})).status == 200
+    assert (await kit.client.get("/me", headers=kit.key(Role.OPERATOR))).status == 401
