@@ -11,7 +11,7 @@ import { mountTask } from "./panels/task.js";
 const { signal } = new AbortController();
 const state = new State();
 const body = h("div", { class: "task" });
-document.getElementById("app").append(h("p", { class: "actions" }, h("a", { class: "btn quiet", href: "/admin/queue" }, icon("back"), t("task.back"))), body);
+document.getElementById("app").append(h("p", { class: "back" }, h("a", { class: "btn quiet", href: "/admin/queue" }, icon("back"), t("task.back"))), body);
 mountShell();
 connection.mount(document.getElementById("link"), state, { signal });
 

@@ -1,18 +1,18 @@
 // panels/alerts.js: what must not be overlooked: alerts, a queue on pause, a queue that nobody works on.
 // Draws state.alerts and state.stats; changes nothing.
 import { boot } from "../boot.js";
-import { clear, h } from "../dom.js";
-import { percent, t, typeLabel } from "../i18n.js";
+import { bdi, clear, h } from "../dom.js";
+import { percent, t } from "../i18n.js";
 import { icon } from "../icons.js";
 import { timeAgo } from "../time.js";
 
-function sentence(alert) {
-  const { kind, ratio, failed, total, type, channel, message, detail } = alert;
-  if (typeof message === "string" && message) return message;
-  if (ratio !== undefined && total !== undefined) {
-    return t("alert.ratio", { ratio: percent(ratio), failed: failed ?? 0, n: total, type: type ? typeLabel(type) : t("alert.all") });
-  }
-  return [t("alert.other"), kind, channel ?? type, detail].filter((part) => typeof part === "string").join(" · ");
+const minutes = (seconds) => Math.max(1, Math.round(seconds / 60));
+
+// An alert of a kind that this page does not know shows its name: better odd than unseen.
+function sentence({ kind, ratio, failed, ended, window_s: windowS, channel }) {
+  if (kind === "failure_ratio") return t("alert.ratio", { failed, n: ended, ratio: percent(ratio), minutes: minutes(windowS) });
+  if (channel) return t("alert.channel", { channel });
+  return t("alert.other", { kind });
 }
 
 export function mount(root, state, { signal }) {
@@ -32,8 +32,8 @@ export function mount(root, state, { signal }) {
           "div",
           { class: "banner alert" },
           icon("alert"),
-          h("span", null, sentence(alert)),
-          (alert.at ?? alert.since) && h("small", null, t("alert.since"), " ", timeAgo(alert.at ?? alert.since)),
+          h("span", null, bdi(sentence(alert))),
+          alert.since && timeAgo(alert.since, { class: "small" }),
         ),
       ),
       stats?.paused && h("div", { class: "banner warn" }, icon("pause"), h("span", null, t("alert.paused"))),

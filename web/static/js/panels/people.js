@@ -45,7 +45,7 @@ export function mountPeople(root, id, { signal, failed }) {
   const exporter = h("button", { class: "btn", type: "button", onclick: exportCsv }, icon("download"), "CSV");
   root.append(
     h("div", { class: "people-tools" }, tabs, h("div", { class: "search" }, icon("search"), search), exporter),
-    h("div", { class: "scroll-x" }, h("table", { class: "list stack" }, h("thead", null, h("tr", null, ["who", "channel", "outcome", "tries", "when"].map((name) => h("th", { scope: "col" }, t(`people.col.${name}`))))), body)),
+    h("div", { class: "scroll-x" }, h("table", { class: "list stack" }, h("thead", null, h("tr", null, ["who", "channel", "outcome", "tries", "when"].map((name, i) => h("th", { scope: "col", class: i > 2 ? "num" : null }, t(`people.col.${name}`))))), body)),
     foot);
 
   const page = (limit) => get(path + query({ status, q: word, limit, cursor }), { signal });

@@ -96,7 +96,7 @@ export function mount(root) {
     };
     left(titre, titreCount, boot.limits.titre);
     left(message, messageCount, boot.limits.message);
-    const { parts, wide, odd } = smsParts(`${titre.value}\n${message.value}`);
+    const { parts, wide, odd } = smsParts(message.value);
     put(sms, t("send.sms", { n: parts }) + (wide ? ` · ${t("send.sms.wide", { chars: odd.slice(0, 5).join(" ") })}` : ""));
     const { counts, errors, doubles } = list;
     const facts = [
@@ -125,8 +125,9 @@ export function mount(root) {
     const body = message.value || t("send.preview.text");
     clear(preview,
       h("div", { class: "seg", role: "group", "aria-label": t("send.preview.lang") }, ["fr", "en"].map((lang) => h("button", { type: "button", "aria-pressed": String(lang === langShown), onclick: () => { langShown = lang; drawPreview(); } }, t(`send.lang.${lang}`)))),
-      h("div", { class: "field" }, h("span", { class: "label" }, t("send.preview.mail")), h("div", { class: "mail" }, h("header", null, h("b", null, bdi(`[${label}] ${title}`))), h("div", null, bdi(body)))),
-      h("div", { class: "field" }, h("span", { class: "label" }, t("send.preview.sms")), h("div", { class: "phone" }, h("b", null, bdi(title)), bdi(body))),
+      h("div", { class: "field" }, h("span", { class: "label" }, t("send.preview.mail")), h("div", { class: "mail" }, h("header", null, h("b", null, bdi(title))), h("p", null, h("span", { class: "muted small" }, bdi(label)), h("b", null, bdi(title))), h("div", null, bdi(body)))),
+      h("div", { class: "field" }, h("span", { class: "label" }, t("send.preview.sms")), h("div", { class: "phone" }, bdi(body))),
+      h("div", { class: "field" }, h("span", { class: "label" }, t("send.preview.app")), h("div", { class: "phone" }, h("b", null, bdi(title)), bdi(body))),
       h("p", { class: "hint" }, t("send.preview.hint")));
   }
 

@@ -68,7 +68,7 @@ function drawRow(row, task) {
   const missed = task.status === "failed" ? base - sent : failed;
   row.ko.style.width = `${(100 * missed) / base}%`;
   put(row.nums, `${number(sent)} / ${number(total - skipped)}`);
-  put(row.kos, missed ? t("row.missed", { n: missed }) : "");
+  put(row.kos, failed && task.status !== "failed" ? t("row.missed", { n: failed }) : ""); // a failed one says it in words
   setAgo(row.when, task.created_at_iso);
 }
 

@@ -40,7 +40,7 @@ export function mount(root, state, { signal, onOpen }) {
   const tick = () => {
     for (const { hand, age, ok, ko, counts } of hands) {
       const elapsed = Math.max(0, (now() - Date.parse(hand.since)) / 1000);
-      put(age, span(Math.floor(elapsed)));
+      put(age, span(Math.max(1, Math.floor(elapsed))));
       const task = state.running.get(hand.task_id);
       if (!task) continue;
       const { sent, failed, skipped, total } = task.progress;
