@@ -34,6 +34,7 @@ from server.i18n import accepted_text
 from server.model import (
     DAY_MS,
     ApiKey,
+    AuditEntry,
     Delivery,
     NewNotification,
     NotificationTask,
@@ -121,7 +122,13 @@ class QueueManager:
     # --- sending -------------------------------------------------------------------------------------
 
     async def enqueue(
-        self, type_name: str, new: NewNotification, by: ApiKey, lang: str = "fr", idempotency: str | None = None
+        self,
+        type_name: str,
+        new: NewNotification,
+        by: ApiKey,
+        lang: str = "fr",
+        idempotency: str | None = None,
+        address: str = "",
     ) -> Answer:
         """Store a notification as a task; when this returns it is on stable storage.
 
@@ -134,18 +141,18 @@ class QueueManager:
         if kind is None:
             raise UnknownType()
         if idempotency is None:
-            return await self._enqueue(type_name, new, by, lang, None)
+            return await self._enqueue(type_name, new, by, lang, None, address)
         slot = (by.id, idempotency)
         if slot in self._in_hand:
             raise IdempotencyInHand()
         self._in_hand.add(slot)
         try:
-            return await self._enqueue(type_name, new, by, lang, idempotency)
+            return await self._enqueue(type_name, new, by, lang, idempotency, address)
         finally:
             self._in_hand.discard(slot)
 
     async def _enqueue(
-        self, type_name: str, new: NewNotification, by: ApiKey, lang: str, idempotency: str | None
+        self, type_name: str, new: NewNotification, by: ApiKey, lang: str, idempotency: str | None, address: str
     ) -> Answer:
         kind = self._settings.types[type_name]
         now_ms = self._clock.now_ms()
@@ -172,7 +179,11 @@ class QueueManager:
         if idempotency is not None:
             digest = hashlib.sha256(type_name.encode() + b"\0" + _json.encode(new)).hexdigest()
             idem = Idempotency(by.id, idempotency, digest, body, now_ms - DAY_MS)
-        match await self._store.apply(Enqueue(task, people.chunks, self._settings.queue.max_pending, idem)):
+        audit = AuditEntry(
+            at_ms=now_ms, key_id=by.id, key_name=by.name, action="send", target=task.id, address=address,
+            detail={"type": type_name, "recipients": people.total},
+        )  # fmt: skip
+        match await self._store.apply(Enqueue(task, people.chunks, self._settings.queue.max_pending, idem, audit)):
             case Full():
                 raise QueueFull()
             case Replayed(same=False):

@@ -41,8 +41,11 @@ class Stats:
             "tasks_by_status": by_status,
             "total_tasks": sum(by_status.values()),
             "workers": self._pool.workers,
-            "running": self._pool.running,
+            "running": not figures.paused and (self._pool.running or self._others_deliver()),
         }
+
+    def _others_deliver(self) -> bool:
+        return any(node["workers"] and node["name"] != self._pool.node for node in self.nodes)
 
     def _more(self, figures: Figures, now_ms: int) -> dict[str, Any]:
         by_type: dict[str, dict[str, int]] = {}

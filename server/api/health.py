@@ -12,6 +12,8 @@ from server.http.problems import Draining, StorageDown
 from server.http.routes import Routes
 from server.version import VERSION
 
+probes = Routes()
+"""Health and readiness: what a node without the rest of the API answers too."""
 routes = Routes()
 
 
@@ -23,13 +25,13 @@ class Health(Struct, frozen=True):
     node: str
 
 
-@routes.get("/api/health", needs=None, gives=Health, summary="Is the process alive?", tags=("health",))
+@probes.get("/api/health", needs=None, gives=Health, summary="Is the process alive?", tags=("health",))
 async def health(request: web.Request) -> Health:
     """Answers as long as the process does; says nothing of its store."""
     return Health("healthy", VERSION, request.app[POOL].node)
 
 
-@routes.get(
+@probes.get(
     "/api/health/ready",
     needs=None,
     gives=Health,
@@ -44,6 +46,9 @@ async def ready(request: web.Request) -> Health:
         raise Draining()
     await request.app[STORE].figures(request.app[CLOCK].now_ms())
     return Health("ready", VERSION, pool.node)
+
+
+routes.extend(probes)
 
 
 @routes.get("/", needs=None, summary="What this is", tags=("health",), free_query=True)

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from server.api.context import QUEUE, SETTINGS
 from server.http.auth import KEY
+from server.http.front import FRONT
 from server.http.problems import (
     BadIdempotencyKey,
     Draining,
@@ -79,8 +80,15 @@ async def types(request: web.Request) -> Types:
     )
 
 
+def known_type(request: web.Request) -> None:
+    """Raise UnknownType before the body is looked at: it is the type that is wrong, not its fields."""
+    if request.match_info["type"] not in request.app[SETTINGS].types:
+        raise UnknownType()
+
+
 @routes.post(
     "/api/notifications/{type}",
+    first=known_type,
     needs=Role.OPERATOR,
     takes=NewNotification,
     gives=Accepted,
@@ -98,7 +106,9 @@ async def send(request: web.Request, new: NewNotification) -> web.Response:
     if idempotency is not None and not _idempotency_key(idempotency):
         raise BadIdempotencyKey()
     type_name = request.match_info["type"]
-    answer = await request.app[QUEUE].enqueue(type_name, new, request[KEY], lang(request), idempotency)
+    answer = await request.app[QUEUE].enqueue(
+        type_name, new, request[KEY], lang(request), idempotency, request.app[FRONT].callers.address(request)
+    )
     headers = {"Location": f"/api/queue/tasks/{answer.task_id}", "Content-Type": "application/json; charset=utf-8"}
     if answer.replayed:
         headers["Idempotent-Replayed"] = "true"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from aiohttp import web
 from msgspec import Meta, Struct
@@ -11,7 +11,7 @@ from server.api.context import QUEUE
 from server.api.tasks import PriorityWord, Search, When
 from server.http.auth import KEY
 from server.http.front import audit
-from server.http.problems import EmptyFilter, InvalidFields
+from server.http.problems import EmptyFilter
 from server.http.routes import Routes
 from server.i18n import lang, removed_text, text
 from server.model import ENDED, Role, Status, parse_priority, to_ms
@@ -25,7 +25,7 @@ class ClearBody(Struct, frozen=True, forbid_unknown_fields=True):
     """Which ended tasks to remove."""
 
     hours: Annotated[float, Meta(ge=0, le=1_000_000)] = 24
-    status: list[Status] = []
+    status: list[Literal["completed", "failed", "cancelled"]] = []
 
 
 class Cleared(Struct, frozen=True):
@@ -61,6 +61,7 @@ class BulkBody(Struct, frozen=True, forbid_unknown_fields=True):
     "/admin/api/queue/clear",
     needs=Role.ADMIN,
     takes=ClearBody,
+    empty_body=True,
     gives=Cleared,
     summary="Remove ended tasks",
     tags=("admin",),
@@ -68,10 +69,7 @@ class BulkBody(Struct, frozen=True, forbid_unknown_fields=True):
 )
 async def clear(request: web.Request, body: ClearBody) -> Cleared:
     """Remove tasks that ended at least `hours` ago; never one that is pending or processing."""
-    for number, status in enumerate(body.status):
-        if status not in ENDED:
-            raise InvalidFields.at(f"/status/{number}", "field.filter_status")
-    statuses = tuple(dict.fromkeys(body.status)) or tuple(ENDED)
+    statuses = tuple(Status(word) for word in dict.fromkeys(body.status)) or tuple(ENDED)
     removed = await request.app[QUEUE].clear(body.hours, statuses)
     await audit(request, "clear", detail={"hours": body.hours, "status": sorted(statuses), "removed": removed})
     return Cleared(True, removed_text(removed, lang(request)), removed)

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from server.api.context import QUEUE, STATS, STORE
 from server.http.auth import KEY
-from server.http.problems import BadQuery, TaskHasEnded, TaskNotEnded, UnknownTask
+from server.http.problems import TaskHasEnded, TaskNotEnded, UnknownTask
 from server.http.routes import Routes
 from server.i18n import lang, reason_text
 from server.model import (
@@ -32,7 +32,9 @@ from server.views import TaskDetail, TaskView, task_detail, task_view
 
 routes = Routes()
 
-_is_id = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z").match
+ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z"
+_is_id = re.compile(ID).match
+TaskId = Annotated[str, Meta(pattern=f"^{ID}")]
 When = Annotated[datetime, Meta(tz=True)]
 PriorityWord = Annotated[str, Meta(pattern=r"^(?i:critique|haute|normale|[123])\Z")]
 Search = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00]*\Z")]
@@ -48,7 +50,7 @@ class TaskQuery(Struct, frozen=True, forbid_unknown_fields=True):
     since: When | None = None
     until: When | None = None
     limit: Annotated[int, Meta(ge=1, le=500)] = 50
-    cursor: Annotated[str, Meta(max_length=64)] | None = None
+    cursor: TaskId | None = None
 
 
 class TaskPage(Struct, frozen=True):
@@ -157,8 +159,6 @@ def task_id(request: web.Request) -> str:
 )
 async def tasks(request: web.Request, query: TaskQuery) -> TaskPage:
     """Tasks that match every given filter, newest first; stable while new ones come."""
-    if query.cursor is not None and not _is_id(query.cursor):
-        raise BadQuery.at("cursor", "field.cursor")
     page = await request.app[QUEUE].page(filter_of(query), query.limit, query.cursor)
     language = lang(request)
     return TaskPage(True, [task_view(task, language) for task in page.tasks], page.cursor)

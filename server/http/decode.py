@@ -209,8 +209,8 @@ class QueryDecoder(Generic[T]):
         for name in dict.fromkeys(query):
             values = query.getall(name)
             if name not in self._fields:
-                known = ", ".join(self._fields) or "-"
-                errors.append(FieldError(name[:100], "field.unknown_parameter", {"known": known}))
+                key = "field.unknown_parameter" if self._fields else "field.no_parameter"
+                errors.append(FieldError(name[:100], key, {"known": ", ".join(self._fields)}))
             elif name in self._lists:
                 given[name] = values
             elif len(values) > 1:

@@ -60,6 +60,8 @@ class Route:
     example: Any = None  # of the body, for the document
     gives_example: Any = None
     media_type: str = "application/json"  # of the answer, for the document
+    first: Callable[[web.Request], None] | None = None  # looked at before the body is: may raise a Problem
+    empty_body: bool = False  # a request without a body means all defaults
     page: bool = False
     stream: bool = False  # an event stream: a cookie counts from an own page alone, whatever the method
     free_query: bool = False  # any query string will do; the handler does not get it
@@ -126,7 +128,7 @@ def _build(route: Route, front: Front) -> Handler:
     if route.query is not None or strict:
         query = QueryDecoder(route.query or NoQuery)
     keyring, limiter, reader = front.keyring, front.limiter, front.reader
-    audited = route.audit
+    audited, first, empty_body = route.audit, route.first, route.empty_body
 
     async def call(request: web.Request) -> web.StreamResponse:
         if needs is not None:
@@ -145,8 +147,12 @@ def _build(route: Route, front: Front) -> Handler:
         if query is not None and (not strict or "?" in request.raw_path):
             found = query.decode(request.query)
             arguments = () if strict else (found,)
+        if first is not None:
+            first(request)
         if body is not None:
-            if form is not None and request.content_type == FORM:
+            if empty_body and not request.body_exists:
+                value = route.takes()
+            elif form is not None and request.content_type == FORM:
                 value = await reader.read(request, form.decode, form.decode)
             else:
                 check_media_type(request)

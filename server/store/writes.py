@@ -15,6 +15,7 @@ import msgspec
 from server.model import (
     ENDED,
     MAX_CRASHES,
+    AuditEntry,
     EventKind,
     Failure,
     NotificationTask,
@@ -26,7 +27,7 @@ from server.store import sql
 from server.store.batch import Batch, reach_bucket
 from server.store.engine import Op, Row
 from server.store.reads import Chunk, first_chunks
-from server.store.rows import change_of, failure_cell, outcome_row, row_of, task_of
+from server.store.rows import audit_row, change_of, failure_cell, outcome_row, row_of, task_of
 
 replace = msgspec.structs.replace
 CHUNK = 256
@@ -64,6 +65,7 @@ class Enqueue(Op):
     chunks: list[tuple[int, bytes]]  # (first ordinal, recipients) as `rows.chunk_cell` makes them
     max_open: int
     idempotency: Idempotency | None = None
+    audit: AuditEntry | None = None
 
     @classmethod
     async def apply(cls, batch: Batch, ops: list[Enqueue]) -> list[Any]:
@@ -72,6 +74,7 @@ class Enqueue(Op):
         results: list[Any] = []
         tasks: list[Row] = []
         chunks: list[Row] = []
+        audits: list[Row] = []
         for op in ops:
             task = op.task
             idem = op.idempotency
@@ -83,12 +86,15 @@ class Enqueue(Op):
                 results.append(Full())
                 continue
             tasks.append(row_of(task))
+            if op.audit:
+                audits.append(audit_row(op.audit))
             chunks += [(task.id, n, cell) for n, cell in op.chunks]
             batch.event(EventKind.ENQUEUED, task.created_ms, task)
             batch.moved(task, None, task.status, task.created_ms)
             results.append(task)
         await tx.many(sql.ADD_TASK, tasks)
         await tx.many(sql.ADD_CHUNK, chunks)
+        await tx.many(sql.ADD_AUDIT, audits)
         return results
 
     @staticmethod
