@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from server.api.context import QUEUE, STATS, STORE
 from server.http.auth import KEY
@@ -174,7 +176,11 @@ async def tasks(request: web.Request, query: TaskQuery) -> TaskPage:
 )
 async def task(request: web.Request) -> OneTask:
     """Status, progress and result of a task, with what its sender wrote."""
-    return OneTask(True, task_detail(await request.app[QUEUE].task(task_id(request)), lang(request)))
+    found = task_detail(await request.app[QUEUE].task(task_id(request)), lang(request))
+    if found.webhook_url and request[KEY].role < Role.OPERATOR:  # its path may hold a secret
+        target = urlsplit(found.webhook_url)
+        found = replace(found, webhook_url=f"{target.scheme}://{target.hostname}/…")
+    return OneTask(True, found)
 
 
 @routes.get(
