@@ -53,8 +53,20 @@ def all_routes() -> Routes:
     return routes
 
 
-def build(settings: Settings, clock: Clock | None = None, *, node: str | None = None) -> web.Application:
-    """The whole server, not yet started. Raises ConfigError for a channel URL that no notifier understands."""
+def worker_routes() -> Routes:
+    """What a node answers that only delivers: health, readiness, metrics."""
+    routes = Routes()
+    routes.extend(health.probes, metrics.routes)
+    return routes
+
+
+def build(
+    settings: Settings, clock: Clock | None = None, *, node: str | None = None, routes: Routes | None = None
+) -> web.Application:
+    """The whole server, not yet started, or one with `routes` alone.
+
+    Raises ConfigError for a channel URL that no notifier understands.
+    """
     clock = clock or SystemClock()
     app = web.Application(client_max_size=settings.limits.body_mib * 1024 * 1024)
     store = open_store(settings.store.url, settings.base_dir)
@@ -83,8 +95,9 @@ def build(settings: Settings, clock: Clock | None = None, *, node: str | None = 
     )
     pool.on_settled.append(logs.task_settled)
     front.setup(app, settings, clock, store).observers.extend([counted.request, log_errors])
-    pages.setup(app)
-    all_routes().register(app)
+    if routes is None:
+        pages.setup(app)
+    (routes or all_routes()).register(app)
     app.cleanup_ctx.extend(
         [store_context, front.keyring_context, log_context, channels_context, followers_context, pool_context]
     )

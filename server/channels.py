@@ -12,14 +12,14 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from notifiers import Message, Notifier, Outcome, Refused, RetryLater, Sent, open_notifier
+from notifiers import Message, Notifier, NotifierError, Outcome, Refused, RetryLater, Sent, open_notifier
 from server.clock import Clock
 from server.config import Channel as ChannelSettings
 from server.config import ConfigError, Settings
 from server.gate import Breaker, Gate
 from server.model import Recipient, chain
 
-__all__ = ["Channel", "Channels", "Message", "NotCalled", "Outcome", "Refused", "RetryLater", "Sent"]
+__all__ = ["Channel", "Channels", "Message", "NotCalled", "NotifierError", "Outcome", "Refused", "RetryLater", "Sent"]
 
 log = logging.getLogger("tocsin.channels")
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 
-from server.commands import keys, serve
+from server.commands import check, completion, demo, keys, migrate, send, serve, tail, verify, worker
+from server.commands.common import EXIT_CODES, INTERRUPTED, OK, Stop, complain
 from server.version import VERSION
 
-COMMANDS = (serve, keys)
+COMMANDS = (serve, worker, send, tail, keys, check, demo, migrate, verify, completion)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -18,11 +21,12 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="run.py",
         description="Tocsin gets urgent notices to people and shows, live, who was reached.",
-        epilog="run.py COMMAND --help says more; without a command it serves.",
+        epilog=f"run.py COMMAND --help says more; without a command it serves.\n\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[config],
     )
     top.add_argument("--version", action="version", version=f"Tocsin {VERSION}")
-    top.set_defaults(config=None, run=serve.run)
+    top.set_defaults(config=None, run=serve.run, parser=top)
     parsers = top.add_subparsers(metavar="COMMAND", parser_class=_with_config(config))
     for command in COMMANDS:
         command.add(parsers)
@@ -35,6 +39,7 @@ def _with_config(config: argparse.ArgumentParser) -> type[argparse.ArgumentParse
     class Command(argparse.ArgumentParser):
         def __init__(self, **options: object) -> None:
             options.setdefault("parents", [config])
+            options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
             super().__init__(**options)  # type: ignore[arg-type]
 
     return Command
@@ -43,5 +48,14 @@ def _with_config(config: argparse.ArgumentParser) -> type[argparse.ArgumentParse
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     args = parser().parse_args(arguments)
-    code: int = args.run(args)
-    return code
+    try:
+        code: int = args.run(args)
+        return code
+    except Stop as stop:
+        complain(str(stop))
+        return stop.code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has seen enough; nothing more may be written at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from server.clock import SystemClock
-from server.commands.common import load_settings
+from server.commands.common import help_text, load_settings
 from server.http.auth import new_key
 from server.model import Role, iso
 from server.store import Store, StoreRefused, StoreUnavailable, open_store
@@ -21,7 +21,11 @@ def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = parsers.add_parser(
         "keys",
         help="make, list and revoke API keys",
-        epilog='example: python run.py keys add "station météo" --role operator',
+        epilog=help_text(
+            'python run.py keys add "station météo" --role operator',
+            "python run.py keys list",
+            "python run.py keys revoke 0190a2b4",
+        ),
     )
     actions = parser.add_subparsers(dest="action", required=True)
     adding = actions.add_parser("add", help="make a key; it is shown this once")

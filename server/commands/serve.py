@@ -16,9 +16,10 @@ from aiohttp import web
 from server import logs
 from server.api.context import POOL
 from server.app import build
-from server.commands.common import load_settings
+from server.commands.common import help_text, load_settings
 from server.config import ConfigError
 from server.http.front import FRONT
+from server.http.routes import Routes
 from server.settings import Settings
 from server.store import StoreRefused, StoreUnavailable
 
@@ -30,7 +31,7 @@ def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = parsers.add_parser(
         "serve",
         help="run the server (what run.py does without a command)",
-        epilog="example: TOCSIN_SERVER__PORT=8080 python run.py serve --workers 4",
+        epilog=help_text("python run.py serve", "TOCSIN_SERVER__PORT=8080 python run.py serve --workers 4"),
     )
     parser.add_argument(
         "--workers", type=int, metavar="N", help="tasks in hand at once (queue.workers); 0: do not deliver"
@@ -45,10 +46,14 @@ def run(args: argparse.Namespace) -> int:
         overrides["TOCSIN_QUEUE__WORKERS"] = str(args.workers)
         if args.workers == 0:
             overrides["TOCSIN_QUEUE__EXPRESS_WORKERS"] = "0"
-    settings = load_settings(args, overrides)
+    return until_stopped(load_settings(args, overrides))
+
+
+def until_stopped(settings: Settings, routes: Routes | None = None) -> int:
+    """Run a node until SIGTERM or Ctrl-C, with all routes or with `routes` alone; the exit code."""
     writer = logs.setup(sys.stderr)
     try:
-        return uvloop.run(_serve(settings))
+        return uvloop.run(_serve(settings, routes))
     except (StoreRefused, StoreUnavailable, ConfigError) as error:
         print(f"tocsin: {error}", file=sys.stderr)
         return 1
@@ -56,12 +61,12 @@ def run(args: argparse.Namespace) -> int:
         logs.remove(writer)
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings, routes: Routes | None) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    app = build(settings)
+    app = build(settings, routes=routes)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=5, keepalive_timeout=75)
     try:
         await runner.setup()
@@ -75,7 +80,7 @@ async def _serve(settings: Settings) -> int:
                 file=sys.stderr,
             )
             return 1
-        _greet(app, runner, settings)
+        _greet(app, runner, settings, page=routes is None)
         gc.collect()
         gc.freeze()  # what is here now stays: the collector need not look at it again
         await stop.wait()
@@ -101,21 +106,23 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-def _greet(app: web.Application, runner: web.AppRunner, settings: Settings) -> None:
+def _greet(app: web.Application, runner: web.AppRunner, settings: Settings, *, page: bool) -> None:
     """Say where the server is and, at the very first start, how to get in."""
     host, port = runner.addresses[0][:2]
     shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::", "::1") else host
     base = f"http{'s' if settings.server.tls_cert else ''}://{shown}:{port}"
-    lines = [f"Tocsin : {base}/admin/queue"]
+    lines = [f"Tocsin : {base}/admin/queue" if page else f"Tocsin worker : {base}/api/health/ready"]
     keyring = app[FRONT].keyring
     if keyring.first:
-        link = f"{base}/admin/login?once={keyring.new_once(keyring.first.key)}"
         lines += [
             "",
             "  Clé d'administration (affichée cette seule fois) / admin key (shown this once):",
             f"    {keyring.first.secret}",
-            "  Lien de connexion, valable une fois, 15 minutes / one-time sign-in link, 15 minutes:",
-            f"    {link}",
-            "",
         ]
+        if page:
+            lines += [
+                "  Lien de connexion, valable une fois, 15 minutes / one-time sign-in link, 15 minutes:",
+                f"    {base}/admin/login?once={keyring.new_once(keyring.first.key)}",
+            ]
+        lines.append("")
     print("\n".join(lines), flush=True)

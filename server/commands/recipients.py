@@ -1,0 +1,112 @@
+"""Recipients, and whole notifications, out of files and flags: JSON as the API takes it, CSV as spreadsheets save it.
+
+What a line of CSV says is checked here, so that the line can be named; JSON is left to the server, which names the
+place by a pointer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+from typing import Any
+
+from server.commands.common import USAGE, Stop, listed, read_text
+from server.http.complaints import complaints
+from server.http.problems import sentence
+from server.model import Recipient
+
+COLUMNS = ("id", "nom", "email", "telephone", "langue", "canal_prefere", "actif")
+YES = {"", "1", "true", "vrai", "oui", "yes", "o", "y", "x"}
+NO_WORDS = {"0", "false", "faux", "non", "no", "n"}
+
+
+def read_file(path: str) -> dict[str, Any]:
+    """What a file holds, as a part of a notification's body: `utilisateurs`, and the rest if it is a whole one."""
+    text = read_text(path)
+    if path.lower().endswith(".csv"):
+        return {"utilisateurs": read_csv(text, path)}
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        hint = "" if path.lower().endswith(".json") or path == "-" else " (a CSV file's name must end in .csv)"
+        raise Stop(f"{path}, line {error.lineno}: expected JSON: {error.msg}{hint}", USAGE) from None
+    if isinstance(value, list):
+        return {"utilisateurs": value}
+    if isinstance(value, dict) and ("utilisateurs" in value or "titre" in value):
+        return value
+    raise Stop(f"{path}: expected a list of recipients, or a notification with titre, message, utilisateurs", USAGE)
+
+
+def read_csv(text: str, name: str) -> list[dict[str, Any]]:
+    """Recipients out of CSV text: a header line, then one a line. Raises Stop, naming the line."""
+    head = text.lstrip("\r\n").split("\n", 1)[0]
+    delimiter = ";" if head.count(";") > head.count(",") else ","
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    columns: list[str] = []
+    people: list[dict[str, Any]] = []
+    line = 1
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                where = f"{name}, line {line}"
+                if columns:
+                    people.append(_person(dict(_cells(columns, row, where)), where))
+                else:
+                    columns = _header(row, where)
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise Stop(f"{name}, line {line}: expected CSV: {error}", USAGE) from None
+    if not people:
+        raise Stop(f"{name}: expected a header line ({listed(COLUMNS)}) and recipients below it", USAGE)
+    return people
+
+
+def _header(row: list[str], where: str) -> list[str]:
+    columns = [cell.strip().lower() for cell in row]
+    unknown = [name for name in columns if name not in COLUMNS]
+    if unknown or "id" not in columns or "nom" not in columns or len(set(columns)) < len(columns):
+        what = f"got {listed(map(repr, unknown))}" if unknown else f"got {listed(columns)}"
+        raise Stop(f"{where}: expected a header with id, nom and any of {listed(COLUMNS[2:])}; {what}", USAGE)
+    return columns
+
+
+def _cells(columns: list[str], row: list[str], where: str) -> list[tuple[str, str]]:
+    if len(row) != len(columns):
+        raise Stop(f"{where}: expected {len(columns)} fields, got {len(row)}", USAGE)
+    return [(name, cell.strip()) for name, cell in zip(columns, row, strict=True)]
+
+
+def _person(cells: dict[str, str], where: str) -> dict[str, Any]:
+    """A line's cells as the API's recipient; an empty cell is one left out."""
+    person: dict[str, Any] = {name: cells[name] for name in ("id", "nom") if name in cells}
+    person |= {name: cells[name] for name in ("email", "telephone", "langue") if cells.get(name)}
+    preferences: dict[str, Any] = {}
+    if cells.get("canal_prefere"):
+        preferences["canal_prefere"] = cells["canal_prefere"]
+    active = cells.get("actif", "").lower()
+    if active in NO_WORDS:
+        preferences["actif"] = False
+    elif active not in YES:
+        raise Stop(f"{where}: actif: expected oui or non, got {cells['actif']!r}", USAGE)
+    if preferences:
+        person["preferences"] = preferences
+    if wrong := complaints(person, Recipient):
+        said = "; ".join(f"{error.where.strip('/')}: {sentence(error, 'en')}" for error in wrong)
+        raise Stop(f"{where}: {said}", USAGE)
+    return person
+
+
+def read_flag(value: str) -> dict[str, Any]:
+    """`--to "id,nom,email"`; one with a telephone number there is reached by sms. Raises ArgumentTypeError."""
+    parts = [part.strip() for part in value.split(",")]
+    if len(parts) != 3 or not all(parts):
+        raise argparse.ArgumentTypeError(f'expected "id,nom,email" or "id,nom,+33…", got {value!r}')
+    cells = dict(zip(("id", "nom", "email"), parts, strict=True))
+    if parts[2].startswith("+"):
+        cells = {"id": parts[0], "nom": parts[1], "telephone": parts[2], "canal_prefere": "sms"}
+    try:
+        return _person(cells, repr(value))
+    except Stop as stop:
+        raise argparse.ArgumentTypeError(str(stop)) from None
