@@ -18,6 +18,8 @@ from server.workers import WorkerPool
 log = logging.getLogger("tocsin.cluster")
 
 EVERY_S = 5.0
+ALONE_S = 30.0
+"""Where no other node can share the store, nobody waits for the beat."""
 
 
 class Cluster:
@@ -52,7 +54,7 @@ class Cluster:
 
     async def _run(self) -> None:
         while True:
-            await self._clock.sleep(EVERY_S)
+            await self._clock.sleep(EVERY_S if self._store.shared else ALONE_S)
             try:
                 await self.beat()
             except StoreUnavailable as error:

@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable
 
 from server.channels import Channels
-from server.clock import Clock
+from server.clock import Clock, sleep_or
 from server.config import Settings
 from server.dispatch import Dispatch
 from server.model import Event, EventKind, NotificationTask, Priority
@@ -262,16 +262,7 @@ class WorkerPool:
             self._time_wake.clear()
             until_s = rest_s if self._next_ms is None else min(rest_s, (self._next_ms - self._clock.now_ms()) / 1000)
             if until_s > 0:
-                await self._sleep_or(self._time_wake, until_s)
-
-    async def _sleep_or(self, event: asyncio.Event, seconds: float) -> None:
-        sides = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(self._clock.sleep(seconds))]
-        try:
-            await asyncio.wait(sides, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for side in sides:
-                side.cancel()
-            await asyncio.gather(*sides, return_exceptions=True)
+                await sleep_or(self._clock, self._time_wake, until_s)
 
     async def _renew_loop(self) -> None:
         """Keep the leases of what is in hand, and see that nobody holds a worker while others wait."""

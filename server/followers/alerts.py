@@ -18,7 +18,7 @@ from msgspec import Struct
 from uuid_utils import uuid7
 
 from server.channels import Channel, Channels, Message, Outcome, RetryLater, Sent
-from server.clock import Clock
+from server.clock import Clock, sleep_or
 from server.i18n import text
 from server.model import Event, EventKind, Priority, iso
 from server.settings import Settings
@@ -183,18 +183,9 @@ class Alerts:
                 await self._clock.sleep(1)
                 continue
             if self._window.ended:
-                await self._sleep(self._window.step_s)
+                await sleep_or(self._clock, self._wake, self._window.step_s)
             else:
                 await self._wake.wait()
-
-    async def _sleep(self, seconds: float) -> None:
-        sides = [asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(self._clock.sleep(seconds))]
-        try:
-            await asyncio.wait(sides, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for side in sides:
-                side.cancel()
-            await asyncio.gather(*sides, return_exceptions=True)
 
     async def _look(self) -> None:
         """Write down what has changed."""

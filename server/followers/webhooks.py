@@ -22,7 +22,7 @@ from msgspec import Struct
 from standardwebhooks import Webhook
 from yarl import URL
 
-from server.clock import Clock
+from server.clock import Clock, sleep_or
 from server.model import Event, Wait, wait_s
 from server.settings import Settings
 from server.store import Store, StoreUnavailable
@@ -160,7 +160,7 @@ class Webhooks:
                 log.warning("storage says no: %s", error)
                 until_s = 1.0
             if until_s > 0:
-                await self._sleep(until_s)
+                await sleep_or(self._clock, self._wake, until_s)
 
     async def _take(self) -> float:
         """Begin what is due as far as there is room; seconds until there is reason to look again."""
@@ -184,16 +184,6 @@ class Webhooks:
         self._wake.set()
         if not call.cancelled() and (error := call.exception()):
             log.error("a webhook's call failed", exc_info=error)
-
-    async def _sleep(self, seconds: float) -> None:
-        """Until `seconds` have passed, or something has changed."""
-        sides = [asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(self._clock.sleep(seconds))]
-        try:
-            await asyncio.wait(sides, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for side in sides:
-                side.cancel()
-            await asyncio.gather(*sides, return_exceptions=True)
 
     async def _purge(self) -> None:
         now_ms = self._clock.now_ms()

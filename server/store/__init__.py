@@ -24,7 +24,7 @@ from server.store.sqlite import SqliteEngine
 __all__ = ["Store", "StoreRefused", "StoreUnavailable", "open_store"]
 
 T = TypeVar("T")
-ANSWER_S = 5.0
+ANSWER_S = 4.5
 """How long a caller waits for storage before it is told no."""
 
 

@@ -11,7 +11,7 @@ from server.store import sql
 from server.store.batch import Batch
 from server.store.engine import Op
 
-SILENT_MS = 20_000
+SILENT_MS = 40_000
 """A node that has not been heard of for so long is not counted any more."""
 
 
