@@ -14,6 +14,8 @@ from playwright.async_api import Page, Request, expect
 from notifiers import Refused
 from tests.browser.kit import Eyes, Site
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 Look = Callable[..., Awaitable[Eyes]]
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -98,7 +100,13 @@ async def test_sms_parts_are_counted_by_alphabet(eyes: Eyes) -> None:
     page = await eyes.sign_in()
     base = (await page.locator("script[type=module]").get_attribute("src") or "").rsplit("/", 1)[0]
     count = "async ([url, text]) => { const {parts, wide} = (await import(url)).smsParts(text); return [parts, wide]; }"
-    cases = {"a" * 160: [1, False], "a" * 161: [2, False], "€" * 81: [2, False], "ê" * 70: [1, True], "ê" * 71: [2, True]}
+    cases = {
+        "a" * 160: [1, False],
+        "a" * 161: [2, False],
+        "€" * 81: [2, False],
+        "ê" * 70: [1, True],
+        "ê" * 71: [2, True],
+    }
 
     for text, expected in cases.items():
         assert await page.evaluate(count, [f"{base}/sms.js", text]) == expected, text
@@ -116,7 +124,9 @@ async def test_recipients_are_read_from_csv_json_and_plain_lists(eyes: Eyes) -> 
         return await page.evaluate(read, [f"{base}/recipients.js", text])
 
     jean = {"id": "1", "nom": 'Jean "le grand", dit JD', "email": "j@x.fr", "telephone": "+33612345678"}
-    quoted = await parse('Identifiant;Nom;Courriel;Téléphone\n1;"Jean ""le grand"", dit JD";j@x.fr;00 33 6 12 34 56 78\n')
+    quoted = await parse(
+        'Identifiant;Nom;Courriel;Téléphone\n1;"Jean ""le grand"", dit JD";j@x.fr;00 33 6 12 34 56 78\n'
+    )
     assert quoted == {"people": [jean], "errors": [], "doubles": 0}
     assert (await parse("j@x.fr\n+33612345678\nj@x.fr"))["doubles"] == 1
     by_phone = (await parse("+33612345678"))["people"][0]
@@ -124,7 +134,10 @@ async def test_recipients_are_read_from_csv_json_and_plain_lists(eyes: Eyes) -> 
     as_json = await parse('{"utilisateurs":[{"id":"1","nom":"J","email":"j@x.fr","preferences":{"actif":false}}]}')
     assert as_json["people"][0]["preferences"] == {"actif": False}
     assert (await parse('[{"id":'))["errors"][0] == [1, "people.bad.json"]
-    assert (await parse("id;nom;email\n1;;\n\n2;B;b(at)x"))["errors"] == [[2, "people.bad.noemail"], [4, "people.bad.email"]]
+    assert (await parse("id;nom;email\n1;;\n\n2;B;b(at)x"))["errors"] == [
+        [2, "people.bad.noemail"],
+        [4, "people.bad.email"],
+    ]
 
 
 async def test_an_older_state_never_replaces_a_newer_one(eyes: Eyes) -> None:
@@ -133,18 +146,20 @@ async def test_an_older_state_never_replaces_a_newer_one(eyes: Eyes) -> None:
     titles = await page.evaluate(
         """async (url) => {
           const { TaskList } = await import(url);
-          const task = (id, status, more) => ({ id, status, type: "meteo", priority: "HAUTE", titre: id, attempts: 1, run: 1,
-            created_at_iso: "2026-01-01T00:00:00.000Z", progress: { sent: 0, failed: 0, skipped: 0, total: 1 }, ...more });
+          const progress = { sent: 0, failed: 0, skipped: 0, total: 1 };
+          const more = { type: "meteo", priority: "HAUTE", attempts: 1, run: 1, progress };
+          const task = (id, status) => ({ id, status, titre: id, created_at_iso: "2026-01-01T00:00:00.000Z", ...more });
+          const event = (seq, name, ...of) => ({ seq, event: `task.${name}`, task: task(...of) });
           const none = { status: [], type: [], priority: [], q: "", since: "", until: "" };
           let answer;
           const list = new TaskList(() => new Promise((done) => (answer = done)), none);
           const loading = list.load();
-          list.apply([{ seq: 5, event: "task.enqueued", task: task("b", "pending") }, { seq: 6, event: "task.deleted", task: task("c", "completed") }]);
-          list.apply([{ seq: 7, event: "task.completed", task: task("a", "completed") }]);
+          list.apply([event(5, "enqueued", "b", "pending"), event(6, "deleted", "c", "completed")]);
+          list.apply([event(7, "completed", "a", "completed")]);
           answer({ tasks: [task("c", "completed"), task("a", "processing")], next_cursor: null });
           await loading;
-          list.apply([{ seq: 7, event: "task.completed", task: task("a", "completed") }]);
-          list.apply([{ seq: 3, event: "task.started", task: task("a", "processing") }]);
+          list.apply([event(7, "completed", "a", "completed")]);
+          list.apply([event(3, "started", "a", "processing")]);
           return list.order.map((id) => `${id} ${list.get(id).status}`);
         }""",
         f"{base}/list.js",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.async_api import expect
 
 from notifiers import Message, Outcome, Refused, Sent
 from tests.browser.kit import Eyes, Site
 from tests.kit import jean
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def refuse_some(message: Message) -> Outcome:
@@ -77,8 +80,8 @@ async def test_the_csv_holds_no_formula(site: Site, eyes: Eyes) -> None:
 
     lines = text.strip().splitlines()
     assert len(lines) == 3
-    assert "\"'=HYPERLINK(\"\"http" in lines[1]
-    assert lines[2].startswith("\"'@SUM(A1)\"")
+    assert '"\'=HYPERLINK(""http' in lines[1]
+    assert lines[2].startswith('"\'@SUM(A1)"')
 
 
 async def test_recipients_are_searched_at_the_server(site: Site, eyes: Eyes) -> None:

@@ -31,5 +31,7 @@ def test_every_text_the_pages_draw_is_in_the_page_catalogue() -> None:
         for _, whole, yes, no in DRAWN.findall(path.read_text(encoding="utf-8")):
             drawn |= dict.fromkeys(filter(None, (whole, yes, no)), path.name)
     for key, where in drawn.items():
-        wanted = re.compile(".+".join(map(re.escape, re.split(r"\$\{[^}]*\}", key))) + (".+" if key.endswith(".") else ""))
+        wanted = re.compile(
+            ".+".join(map(re.escape, re.split(r"\$\{[^}]*\}", key))) + (".+" if key.endswith(".") else "")
+        )
         assert any(wanted.fullmatch(known) for known in TEXTS), f"{where}: {key}"

@@ -30,6 +30,7 @@ export class Stream extends EventTarget {
     super();
     this.#params = params;
     signal?.addEventListener("abort", () => this.close());
+    document.querySelector('form[action="/admin/logout"]')?.addEventListener("submit", () => this.close(), { signal }); // the end is wanted
     addEventListener("online", () => this.retry(), { signal });
     addEventListener("offline", () => this.#socket?.close(), { signal });
     addEventListener("pageshow", (event) => event.persisted && this.retry(), { signal });
