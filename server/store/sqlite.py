@@ -95,12 +95,13 @@ class SqliteEngine:
         self._reader = threading.local()
         self._reader_connections: list[apsw.Connection] = []
         self._writer: threading.Thread | None = None
+        self._connection: apsw.Connection | None = None  # the writer's
 
     async def open(self, apply: Apply, committed: Committed, failed: Callable[[list[Op], BaseException], None]) -> None:
         refuse_racy(tuple(int(part) for part in apsw.sqlite_lib_version().split(".")))
         self._loop = asyncio.get_running_loop()
         self._apply, self._committed, self._failed = apply, committed, failed
-        connection = await self._loop.run_in_executor(self._readers, self._open_writer)
+        connection = self._connection = await self._loop.run_in_executor(self._readers, self._open_writer)
         self._writer = threading.Thread(target=self._write, args=(connection,), name="tocsin-write")
         self._writer.start()
 
@@ -123,6 +124,8 @@ class SqliteEngine:
         self._readers.shutdown(wait=True)
         for connection in self._reader_connections:
             connection.close()
+        if self._connection:
+            await asyncio.to_thread(self._connection.close)  # the last one writes the WAL back, and readers may not
         if self._lock_file is not None:
             os.close(self._lock_file)
 
@@ -206,22 +209,19 @@ class SqliteEngine:
 
     def _write(self, connection: apsw.Connection) -> None:
         """The writer thread: commit whatever waits, report it to the event loop, again."""
-        try:
-            while True:
-                self._wake.wait()
-                self._wake.clear()
-                while self._waiting:
-                    ops: list[Op] = []
-                    while self._waiting and len(ops) < MAX_BATCH:
-                        op = self._waiting.popleft()
-                        if not op.done.done():  # given up by its caller while it waited
-                            ops.append(op)
-                    if ops:
-                        self._commit(connection, ops)
-                if self._closing:
-                    return
-        finally:
-            connection.close()
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                ops: list[Op] = []
+                while self._waiting and len(ops) < MAX_BATCH:
+                    op = self._waiting.popleft()
+                    if not op.done.done():  # given up by its caller while it waited
+                        ops.append(op)
+                if ops:
+                    self._commit(connection, ops)
+            if self._closing:
+                return
 
     def _commit(self, connection: apsw.Connection, ops: list[Op]) -> None:
         try:
