@@ -43,7 +43,7 @@ FORMS = (
     re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"),  # a time
     re.compile(r"tocsin_[\w-]{43}"),  # a key
 )
-OF_THIS_RUN = {"request_id", "node", "version", "next_cursor", "address"}
+OF_THIS_RUN = {"request_id", "node", "version", "next_cursor"}
 COUNTED_BY_THIS_RUN = {"seq", "from", "to", "oldest", "oldest_pending_s", "latency_p50_ms", "latency_p95_ms", "lag"}
 
 
