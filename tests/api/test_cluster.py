@@ -62,7 +62,7 @@ async def test_a_cancel_at_one_node_stops_the_calls_of_the_other(pair: tuple[Tow
     for service in services.values():
         service.hold()
     task_id = await a.send("infra", [jean(number) for number in range(200)])
-    await a.until_status(task_id, "processing")
+    await a.until(lambda: task_id in a.pool.hands or task_id in b.pool.hands)
     owner, other = (a, b) if task_id in a.pool.hands else (b, a)
 
     cancelling = asyncio.create_task(other.post(f"/api/queue/tasks/{task_id}/cancel"))
