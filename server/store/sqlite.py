@@ -203,7 +203,8 @@ class SqliteEngine:
             try:
                 return drive(work(_Tx(connection)))
             finally:
-                connection.execute("COMMIT")
+                if connection.in_transaction:  # a failing disk has ended it already
+                    connection.execute("COMMIT")
         except NO as error:
             raise StoreUnavailable(str(error)) from error
 
