@@ -141,9 +141,12 @@ EMPTY_CHUNKS = """
 DELETE FROM chunk WHERE (task_id, n) IN (SELECT task_id, n FROM chunk WHERE task_id = $1 LIMIT $2) RETURNING n"""
 DROP_TRASH = "DELETE FROM trash WHERE task_id = $1"
 PURGE_EVENTS = """
-DELETE FROM event WHERE seq IN (
-  SELECT seq FROM (SELECT seq, at_ms FROM event ORDER BY seq LIMIT $2) AS oldest WHERE at_ms <= $1) RETURNING seq"""
-"""The oldest events by `seq`, as far as they are old by the clock too: the log stays without gaps."""
+DELETE FROM event WHERE seq <= (
+  SELECT MAX(seq) FROM (
+    SELECT seq, MAX(at_ms) OVER (ORDER BY seq) AS until_ms
+    FROM (SELECT seq, at_ms FROM event ORDER BY seq LIMIT $2) AS oldest) AS run
+  WHERE until_ms <= $1) RETURNING seq"""
+"""The oldest events by `seq`, up to the first that is too young: the log stays without gaps, whatever clocks did."""
 PURGE_MINUTES = "DELETE FROM minute WHERE minute < $1"
 PURGE_IDEMPOTENCY = """
 DELETE FROM idempotency WHERE (key_id, key) IN (
