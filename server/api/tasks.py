@@ -56,11 +56,15 @@ class TaskQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TaskPage(Struct, frozen=True):
-    """Some tasks, newest first. A page may be short and still have a `next_cursor`: it looked as far as it may."""
+    """Some tasks, newest first. A page may be short and still have a `next_cursor`: it looked as far as it may.
+
+    `seq` is the log's last number when it was read: follow the stream with `since=seq` and nothing is missed or repeated.
+    """
 
     success: bool
     tasks: list[TaskView]
     next_cursor: str | None
+    seq: int
 
 
 class OneTask(Struct, frozen=True):
@@ -163,7 +167,7 @@ async def tasks(request: web.Request, query: TaskQuery) -> TaskPage:
     """Tasks that match every given filter, newest first; stable while new ones come."""
     page = await request.app[QUEUE].page(filter_of(query), query.limit, query.cursor)
     language = lang(request)
-    return TaskPage(True, [task_view(task, language) for task in page.tasks], page.cursor)
+    return TaskPage(True, [task_view(task, language) for task in page.tasks], page.cursor, page.seq)
 
 
 @routes.get(

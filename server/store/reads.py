@@ -43,6 +43,7 @@ class Page(Struct, frozen=True):
 
     tasks: list[NotificationTask]
     cursor: str | None
+    seq: int = 0  # the log's last number in the snapshot that was looked at: events behind it are newer than the page
 
 
 def id_at(ms: int) -> str:
@@ -111,8 +112,9 @@ def page_sql(
 
 async def page(tx: Tx, dialect: str, only: TaskFilter, limit: int, before: str | None = None) -> Page:
     """Up to `limit` tasks that `only` lets through, newest first, older than the id `before`."""
+    seq = (await tx.all(sql.LAST_SEQ))[0][0]
     if only.task_ids:
-        return await _named(tx, only, limit, before)
+        return await _named(tx, only, limit, before, seq)
     found: list[NotificationTask] = []
     stopped: list[str] = []
     more = False
@@ -129,17 +131,17 @@ async def page(tx: Tx, dialect: str, only: TaskFilter, limit: int, before: str |
         more = True
     found.sort(key=lambda task: task.id, reverse=True)
     if len(found) > limit:
-        return Page(found[:limit], found[limit - 1].id)
-    return Page(found, max(stopped) if more else None)
+        return Page(found[:limit], found[limit - 1].id, seq)
+    return Page(found, max(stopped) if more else None, seq)
 
 
-async def _named(tx: Tx, only: TaskFilter, limit: int, before: str | None) -> Page:
+async def _named(tx: Tx, only: TaskFilter, limit: int, before: str | None, seq: int) -> Page:
     ids = sorted({task_id for task_id in only.task_ids if before is None or task_id < before}, reverse=True)[
         : limit + 1
     ]
     tasks = [task_of(row) for row in await tx.many(sql.GET_TASK, [(task_id,) for task_id in ids])]
     tasks = [task for task in tasks if _passes(task, only)]
-    return Page(tasks[:limit], ids[limit - 1] if len(ids) > limit else None)
+    return Page(tasks[:limit], ids[limit - 1] if len(ids) > limit else None, seq)
 
 
 def _passes(task: NotificationTask, only: TaskFilter) -> bool:
