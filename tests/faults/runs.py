@@ -36,6 +36,7 @@ class Report(Struct):
     stopped: int = 0
     start_s: float = 0.0  # the slowest
     post_s: float = 0.0  # the slowest answer
+    worst_s: float = 0.0  # what the run itself measures
     events: int = 0
     took_s: float = 0.0
     faults: list[str] = []

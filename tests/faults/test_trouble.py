@@ -1,0 +1,72 @@
+"""Locks, clocks, stalls, doubles, poison, clean-up, readers, storms, too few descriptors: the promises hold."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.faults import trouble
+from tests.kit import Town, jean
+
+SEED = 20_260_104
+
+
+async def test_a_database_locked_by_another_process_is_a_503_in_time(tmp_path: Path):
+    assert (await trouble.locked(tmp_path, seed=SEED)).faults == []
+
+
+@pytest.mark.parametrize("turns", [(signal.SIGUSR1,), (signal.SIGUSR2,)], ids=["ahead", "back"])
+async def test_the_wall_clock_may_jump_by_a_day(tmp_path: Path, turns: tuple[signal.Signals, ...]):
+    assert (await trouble.clock_turned(tmp_path, seed=SEED, signals=turns)).faults == []
+
+
+async def test_an_event_loop_that_stalls_beyond_its_lease_repeats_nothing(tmp_path: Path):
+    assert (await trouble.stalled(tmp_path, seed=SEED, seconds=5)).faults == []
+
+
+async def test_a_post_sent_many_times_with_one_key_is_one_task(tmp_path: Path):
+    assert (await trouble.doubled(tmp_path, seed=SEED)).faults == []
+
+
+async def test_a_task_that_kills_the_server_is_given_up_after_three_crashes(tmp_path: Path):
+    assert (await trouble.poisoned(tmp_path, seed=SEED)).faults == []
+
+
+async def test_clean_up_under_load_takes_nobody_with_it(tmp_path: Path):
+    assert (await trouble.cleaned(tmp_path, seed=SEED, acknowledged=80)).faults == []
+
+
+async def test_a_reader_that_holds_a_transaction_holds_up_nobody(tmp_path: Path):
+    assert (await trouble.read_along(tmp_path, seed=SEED, acknowledged=100)).faults == []
+
+
+async def test_two_hundred_subscribers_come_back_at_once(tmp_path: Path):
+    report = await trouble.stormed(tmp_path, seed=SEED, subscribers=200)
+
+    assert report.faults == []
+
+
+async def test_it_outlives_a_lack_of_file_descriptors(tmp_path: Path):
+    assert (await trouble.starved(tmp_path, seed=SEED, descriptors=96)).faults == []
+
+
+async def test_no_call_begins_once_a_cancel_has_been_answered(town: Town):
+    service = town.service("email")
+    for _ in range(10):
+        begun = len(service.calls)
+        service.arrived.clear()
+        task_id = await town.send(recipients=[jean(number) for number in range(300)])
+        await service.arrived.wait()
+
+        answer = await town.post(f"/api/queue/tasks/{task_id}/cancel")
+
+        called = len(service.calls) - begun
+        assert answer.status in (200, 409)
+        await town.until_idle()
+        await asyncio.gather(*town.pool._work)
+        assert len(service.calls) - begun == called
+        task = await town.task(task_id)
+        assert task["result"]["utilisateurs_notifies"] == called
