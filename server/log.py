@@ -110,7 +110,6 @@ class Log:
         self._waiter: asyncio.Future[None] | None = None
         self.head = 0  # the newest seq
         self.oldest = 1  # the oldest that the store keeps
-        self.appended_ms = 0  # when the newest came, epoch
         self.on_append: list[Callable[[], None]] = []
 
     async def open(self) -> None:
@@ -145,7 +144,6 @@ class Log:
         self._bytes += taken
         while self._bytes > self._most_bytes and self._first < self.head:
             self._drop()
-        self.appended_ms = self._clock.now_ms()
         if self._waiter:
             self._waiter.set_result(None)
             self._waiter = None

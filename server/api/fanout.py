@@ -77,7 +77,8 @@ class Hub:
         self._by_task: dict[str, set[Group]] = {}
         self.settled = 0  # live subscribers have been told of what lies at or before it
         self._position = 0  # … or are being told
-        self._wake = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._turn: Iterator[None] | None = None  # while the live ones are being told
         self._tasks: set[asyncio.Task[None]] = set()
         self._frames: dict[tuple[Any, ...], tuple[int, bytes]] = {}
         self._frames_bytes = 0
@@ -105,7 +106,7 @@ class Hub:
     def _start(self) -> None:
         if not self._tasks:
             self._position = self.settled = self.log.head
-            self.own(self._pump(), "stream pump")
+            self._loop = asyncio.get_running_loop()
             self.own(self._tick(), "stream tick")
 
     async def close(self, wait_s: float = GRACE_S) -> None:
@@ -123,6 +124,7 @@ class Hub:
                     sub.transport.abort()
         for transport in self._dying:
             transport.abort()
+        self._loop = None
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -261,24 +263,37 @@ class Hub:
                 self._fall_behind(sub)
 
     def _appended(self) -> None:
-        self._wake.set()
+        if self._loop is not None and self._turn is None:
+            self._turn = self._turns()
+            self._loop.call_soon(self._go_on)
         self._stats.changed()
 
-    async def _pump(self) -> None:
-        """Tell the live ones what was appended; several appends in one turn of the loop are told at once."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._position < self.log.head:
-                try:
-                    await self._spread()
-                except Exception:
-                    log.exception("a turn of the stream failed; its subscribers go on from their own place")
-                    self._all_fall_behind()
-                    self._position = self.settled = self.log.head
-                await asyncio.sleep(0)
+    def _go_on(self) -> None:
+        """One turn of the event loop for telling the live ones; several appends before it are told at once."""
+        if self._turn is None or self._loop is None:
+            return
+        try:
+            next(self._turn)
+        except StopIteration:
+            self._turn = None
+            return
+        except Exception:
+            log.exception("a turn of the stream failed; its subscribers go on from their own place")
+            self._all_fall_behind()
+            self._position = self.settled = self.log.head
+            self._turn = None
+            return
+        self._loop.call_soon(self._go_on)
 
-    async def _spread(self) -> None:
+    def _turns(self) -> Iterator[None]:
+        """Tell the live ones what was appended, until nothing is left; gives way where it yields."""
+        while True:
+            yield from self._spread()
+            if self._position >= self.log.head:
+                return
+            yield
+
+    def _spread(self) -> Iterator[None]:
         events = self.log.recent(self._position, FRAME_EVENTS) if self._groups else []
         if not events:  # nobody is live; or more came at once than the ring holds (None)
             if events is None:
@@ -293,8 +308,8 @@ class Hub:
                 if group.pacing is None:
                     group.scanned = first - 1
                     group.pacing = self.own(self._pace(group), "stream pace")
-            elif passed := group.plan.filter.of(events):
-                await self._tell(group, passed, last)
+            elif passed := (events if group.all else group.plan.filter.of(events)):
+                yield from self._tell(group, passed, last)
         self.settled = last
 
     def _touched(self, events: list[Event]) -> list[Group]:
@@ -307,8 +322,11 @@ class Hub:
             touched += found
         return touched
 
-    async def _tell(self, group: Group, events: list[Event], last: int) -> None:
-        """Write one frame up to `last` to everyone in `group`; `events` are what passed its filter."""
+    def _tell(self, group: Group, events: list[Event], last: int) -> Iterator[None]:
+        """Write one frame up to `last` to everyone in `group`; `events` are what passed its filter.
+
+        Gives way (yields) after `TURN_WRITES` sockets.
+        """
         frames: dict[int, bytes | None] = {}
         writes, room = TURN_WRITES, TURN_BYTES
         for sub in list(group.subs):
@@ -330,7 +348,7 @@ class Hub:
             room -= len(data)
             if writes <= 0 or room <= 0:
                 writes, room = TURN_WRITES, TURN_BYTES
-                await asyncio.sleep(0)
+                yield
 
     async def _pace(self, group: Group) -> None:
         """`mode=latest`: while there is something to tell, tell the newest once per interval."""
@@ -351,7 +369,8 @@ class Hub:
                     last = shown[-1].seq  # the others' newest states lie behind it
                 if shown:
                     group.sent_at = self.clock.monotonic()
-                    await self._tell(group, shown, last)
+                    for _ in self._tell(group, shown, last):
+                        await asyncio.sleep(0)
                 group.scanned = last
         finally:
             group.pacing = None

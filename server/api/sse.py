@@ -32,7 +32,8 @@ async def serve(request: web.Request, hub: Hub, query: StreamQuery) -> web.Strea
         )
         answer.force_close()
         writer = await answer.prepare(request)
-        await answer.write(b"retry: %d\ndata: %b\n\n" % (RETRY_MS, hub.hello()))
+        begin = hub.log.head if since is None else min(since, hub.log.head)  # lost before the first event: go on here
+        await answer.write(b"retry: %d\nid: %d\ndata: %b\n\n" % (RETRY_MS, begin, hub.hello()))
         transport = request.transport
         if writer is None or transport is None:
             return answer

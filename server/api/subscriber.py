@@ -29,11 +29,12 @@ SEND_BUFFER = 128 * 1024
 class Group:
     """The live subscribers that read the same: one frame is built for all of them."""
 
-    __slots__ = ("pacing", "plan", "scanned", "sent_at", "subs", "wire")
+    __slots__ = ("all", "pacing", "plan", "scanned", "sent_at", "subs", "wire")
 
     def __init__(self, plan: Plan, wire: Wire) -> None:
         self.plan = plan
         self.wire = wire
+        self.all = plan.filter.empty
         self.subs: set[Subscriber] = set()
         # of mode=latest alone:
         self.pacing: asyncio.Task[None] | None = None  # while there is something to tell
