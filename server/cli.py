@@ -6,16 +6,17 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-from server.commands import check, completion, demo, keys, migrate, send, serve, tail, verify, worker
 from server.commands.common import EXIT_CODES, INTERRUPTED, OK, Stop, complain
 from server.version import VERSION
 
-COMMANDS = (serve, worker, send, tail, keys, check, demo, migrate, verify, completion)
+COMMANDS = ("serve", "worker", "send", "tail", "keys", "check", "demo", "migrate", "verify", "completion")
+"""Modules of server.commands: a client such as `send` need not load the server."""
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line, for `main` and for the documentation's test."""
+def parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+    """The whole command line, or the part of it for some commands."""
     config = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     config.add_argument("--config", metavar="FILE", help="another configuration file than config.toml beside run.py")
     top = argparse.ArgumentParser(
@@ -26,11 +27,27 @@ def parser() -> argparse.ArgumentParser:
         parents=[config],
     )
     top.add_argument("--version", action="version", version=f"Tocsin {VERSION}")
-    top.set_defaults(config=None, run=serve.run, parser=top)
+    top.set_defaults(run=_serve, parser=top)
     parsers = top.add_subparsers(metavar="COMMAND", parser_class=_with_config(config))
-    for command in COMMANDS:
-        command.add(parsers)
+    for command in commands:
+        import_module(f"server.commands.{command}").add(parsers)
     return top
+
+
+def _serve(args: argparse.Namespace) -> int:
+    code: int = import_module("server.commands.serve").run(args)
+    return code
+
+
+def _named(arguments: Sequence[str]) -> Sequence[str]:
+    """The one command that `arguments` begin with, else all: then argparse has something to say."""
+    words = iter(arguments)
+    for word in words:
+        if word == "--config":
+            next(words, None)
+        elif not word.startswith("--config="):
+            return (word,) if word in COMMANDS and word != "completion" else COMMANDS
+    return COMMANDS
 
 
 def _with_config(config: argparse.ArgumentParser) -> type[argparse.ArgumentParser]:
@@ -47,7 +64,8 @@ def _with_config(config: argparse.ArgumentParser) -> type[argparse.ArgumentParse
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    args = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    args = parser(_named(given)).parse_args(given)
     try:
         code: int = args.run(args)
         return code

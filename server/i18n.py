@@ -112,9 +112,13 @@ def failure_text(failure: Failure, lang: str = "fr") -> str:
     )
 
 
-def reason_text(word: str, lang: str = "fr", *, n: int = 1) -> str:
-    """`address_refused` → `2 adresses refusées`; a word that the catalogue does not know is `2 échecs`."""
-    return text(f"reason.{word}" if has(f"reason.{word}") else "reason.other", lang, n=n)
+def reason_text(word: str, lang: str = "fr", *, n: int | None = None) -> str:
+    """`address_refused` → `2 adresses refusées`; a word that the catalogue does not know is `2 échecs`.
+
+    Without `n` it is said of one recipient: `adresse refusée`.
+    """
+    key = f"reason.{word}" if has(f"reason.{word}") else "reason.other"
+    return text(key, lang, n=1).removeprefix("1 ") if n is None else text(key, lang, n=n)
 
 
 def removed_text(n: int, lang: str = "fr") -> str:

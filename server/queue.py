@@ -58,6 +58,8 @@ MAX_ERRORS = 100
 MANY = 1_000
 """Recipients from which on they are looked at in a thread, beside the event loop."""
 MOST_AHEAD_DAYS = 366
+LAST_MS = 253_402_300_799_999
+"""The end of the year 9999 in UTC: the last moment that can be written."""
 BULK = 200
 """Tasks that a bulk action has under way at once."""
 CHUNKS_PER_PAGE = 40
@@ -211,7 +213,7 @@ class QueueManager:
             if not person.preferences.actif:
                 vetted.skipped += 1
             elif not self._channels.route(type_name, person) and len(errors) < MAX_ERRORS:
-                errors.append(self._unreachable(f"/utilisateurs/{number}", person))
+                errors.append(self._unreachable(f"/utilisateurs/{number}", type_name, person))
             people.append(person)
             if len(people) == CHUNK:
                 vetted.chunks.append((vetted.total, chunk_cell(people)))
@@ -222,8 +224,11 @@ class QueueManager:
             vetted.total += len(people)
         return errors, vetted
 
-    def _unreachable(self, pointer: str, person: Recipient) -> FieldError:
+    def _unreachable(self, pointer: str, type_name: str, person: Recipient) -> FieldError:
+        only = self._settings.types[type_name].channels
         name = person.preferences.canal_prefere
+        if name in self._channels and only and name not in only:
+            name = only[0]  # the type's own channels stand in for the preferred one
         channel = self._channels.get(name)
         if channel is None:
             known = ", ".join(sorted(self._channels))
@@ -243,6 +248,8 @@ class QueueManager:
             errors.append(FieldError("/expire_a", "field.in_the_past"))
         elif expires_ms is not None and planned_ms is not None and expires_ms <= planned_ms:
             errors.append(FieldError("/expire_a", "field.before_planned"))
+        elif expires_ms is not None and expires_ms > LAST_MS:
+            errors.append(FieldError("/expire_a", "field.datetime"))
         return planned_ms, expires_ms
 
     # --- looking -------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ class TaskQuery(Struct, frozen=True, forbid_unknown_fields=True):
 class TaskPage(Struct, frozen=True):
     """Some tasks, newest first. A page may be short and still have a `next_cursor`: it looked as far as it may.
 
-    `seq` is the log's last number when it was read: follow the stream with `since=seq` and nothing is missed or repeated.
+    `seq` is the log's last number when it was read: follow the stream with `since=seq`, and nothing is missed.
     """
 
     success: bool

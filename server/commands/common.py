@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from server.config import ConfigError, load
 from server.settings import Settings
@@ -49,7 +50,8 @@ def complain(text: str) -> None:
 def load_settings(args: argparse.Namespace, overrides: dict[str, str] | None = None) -> Settings:
     """The settings of `--config` and the environment; ends the program with one line where they are wrong."""
     try:
-        return load(Path(args.config) if args.config else None, {**os.environ, **(overrides or {})})
+        file = getattr(args, "config", None)
+        return load(Path(file) if file else None, {**os.environ, **(overrides or {})})
     except ConfigError as error:
         complain(str(error))
         raise SystemExit(USAGE) from None
@@ -65,6 +67,16 @@ def read_text(path: str) -> str:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise Stop(f"{path}, line {line}: expected UTF-8 text; save the file as UTF-8", USAGE) from None
+
+
+def show(table: Table) -> None:
+    """Print a table: drawn and as wide as the terminal, or in plain columns of any width for a pipe."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = 1000
+        table.box = None
+        table.pad_edge = False
+    console.print(table)
 
 
 def bars(console: Console, *, transient: bool = True) -> Progress:

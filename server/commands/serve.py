@@ -56,7 +56,7 @@ def until_stopped(settings: Settings, routes: Routes | None = None) -> int:
         return uvloop.run(_serve(settings, routes))
     except (StoreRefused, StoreUnavailable, ConfigError) as error:
         print(f"tocsin: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, ConfigError) else 1
     finally:
         logs.remove(writer)
 
@@ -67,7 +67,7 @@ async def _serve(settings: Settings, routes: Routes | None) -> int:
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
     app = build(settings, routes=routes)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=5, keepalive_timeout=75)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=5)
     try:
         await runner.setup()
         site = web.TCPSite(runner, settings.server.host, settings.server.port, ssl_context=_tls(settings), backlog=1024)

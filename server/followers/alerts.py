@@ -244,7 +244,7 @@ class Alerts:
     def _message(self, alert: dict[str, Any], number: int, channel: Channel, address: str) -> Message:
         """The address goes where the channel's notifier looks for it; where it needs none, it is the recipient."""
         needs = channel.notifier.needs
-        shown = {**alert, "percent": round(alert.get("ratio", 0) * 100), "minutes": round(alert["window_s"] / 60, 1)}
+        shown = {**alert, "percent": round(alert.get("ratio", 0) * 100), "minutes": f"{alert['window_s'] / 60:g}"}
         return Message(
             id=f"{alert['id']}.{number}",
             type="alert",

@@ -63,6 +63,8 @@ def _dialect(sql: str) -> str:
 class _Tx:
     """A transaction in the thread that owns the connection; its coroutines never suspend."""
 
+    shared = False
+
     def __init__(self, connection: apsw.Connection):
         self._connection = connection
 
@@ -172,7 +174,11 @@ class SqliteEngine:
 
     def _hold(self) -> None:
         """Hold the file for this process: two servers on one file would each believe they own its tasks."""
-        self._lock_file = os.open(self.path.with_name(self.path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        lock = self.path.with_name(self.path.name + ".lock")
+        try:
+            self._lock_file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise StoreRefused(f"{lock}: cannot be written: {error.strerror}; mend store.url or its rights") from None
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -58,7 +58,7 @@ async def test_too_many_failures_raise_an_alert_that_is_seen_and_told(tmp_path: 
         assert (event["event"], event["alert"]) == ("alert.raised", alert)
         (call,) = phone.calls
         assert (call.telephone, call.type, call.priority) == ("+33612345678", "alert", "CRITIQUE")
-        assert call.message == "3 tâches sur 3 terminées ont échoué (100 %) dans les 5,0 dernières minutes."
+        assert call.message == "Échecs : 3 sur 3 tâches terminées (100 %), en 5 min."
 
 
 async def test_it_is_cleared_once_enough_goes_well_again(tmp_path: Path) -> None:
