@@ -132,7 +132,7 @@ class Outbox:
 
     def _try_folder(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        trial = self._folder / f".check.{os.getpid()}"
+        trial = self._folder / f".check.{self._channel}.{os.getpid()}"  # channels may share a folder
         trial.write_bytes(b"")
         trial.unlink()
 

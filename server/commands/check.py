@@ -15,13 +15,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from msgspec import Struct
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from server.channels import Channel, Channels, NotifierError
 from server.clock import SystemClock
-from server.commands.common import NO, OK, help_text, load_settings, printable
+from server.commands.common import NO, OK, help_text, load_settings, printable, show
 from server.config import ConfigError
 from server.settings import Settings
 from server.store import StoreRefused, StoreUnavailable, open_store
@@ -54,12 +53,12 @@ def run(args: argparse.Namespace) -> int:
     """Check; 0 if all is well, else 1."""
     settings = load_settings(args)
     done = asyncio.run(_check(settings))
-    table = Table("what", "result", "it says")
+    table = Table("what", "result", Column("it says", overflow="fold"))
     for each in done:
         table.add_row(
             each.what, Text("ok", "green") if each.good else Text("no", "bold red"), Text(printable(each.said))
         )
-    Console().print(table)
+    show(table)
     return OK if all(each.good for each in done) else NO
 
 

@@ -115,7 +115,7 @@ async def _demo(args: argparse.Namespace) -> int:
                 if seconds is not None and time.monotonic() - begun > seconds:
                     break
                 kind = types[n % len(types)]
-                body = notification(kind["type"], kind["channels"], draw, datetime.now(UTC))
+                body = notification(kind["type"], kind["channels"], draw, _now())
                 people += await _one(remote, kind["type"], body, draw)
                 sent += 1
                 progress.advance(bar)
@@ -150,6 +150,10 @@ def notification(kind: str, channels: list[str], draw: random.Random, now: datet
         body["planifiee_a"] = (now + timedelta(seconds=draw.randint(10, 90))).isoformat()
         body["expire_a"] = (now + timedelta(hours=2)).isoformat()
     return body
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _person(number: int, channel: str, draw: random.Random) -> dict[str, Any]:

@@ -6,11 +6,10 @@ import argparse
 import asyncio
 import sys
 
-from rich.console import Console
 from rich.table import Table
 
 from server.clock import SystemClock
-from server.commands.common import help_text, load_settings
+from server.commands.common import help_text, load_settings, show
 from server.http.auth import new_key
 from server.model import Role, iso
 from server.store import Store, StoreRefused, StoreUnavailable, open_store
@@ -88,5 +87,5 @@ async def _list(store: Store) -> int:
     for key in await store.keys():
         times = [iso(ms) if ms else "–" for ms in (key.created_ms, key.used_ms, key.revoked_ms)]
         table.add_row(key.id, key.name, key.role.name.lower(), *times)
-    Console().print(table)
+    show(table)
     return 0

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from server.commands.common import NO, OK, USAGE, Stop, bars, help_text, load_settings
+from server.commands.common import NO, OK, USAGE, Stop, bars, help_text, load_settings, show
 from server.commands.verify import existing_store
 from server.store import Store, StoreRefused, StoreUnavailable, open_store
 from server.store.copy import TABLES, CopyRefused, Sum, begin, copy_table, count, finish, sum_of
@@ -87,7 +87,7 @@ async def _copy(source: Store, target: Store, console: Console) -> int:
                 f"the same, checksum {sums[0].hash:016x}" if good else f"{sums[1].rows:,} rows arrived, or they differ"
             )
             table.add_row(name, f"{sums[0].rows:,}", Text(said, "green" if good else "bold red"))
-    console.print(table)
+    show(table)
     if not same:
         raise Stop("source and target differ: empty the target and begin anew", NO)
     await finish(target)

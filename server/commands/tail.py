@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from contextlib import aclosing
 from typing import Any
 
@@ -159,9 +158,10 @@ class Screen:
             self._bar(task)
         if event["event"] == "task.progress" and self._console.is_terminal:
             return  # the bar says it
-        self._console.print(line(event), soft_wrap=True)
-        if not self._console.is_terminal:
-            sys.stdout.flush()
+        if self._console.is_terminal:
+            self._console.print(line(event), soft_wrap=True)
+        else:
+            print(line(event).plain, flush=True)
 
     def _bar(self, task: dict[str, Any]) -> None:
         task_id, progress = task["id"], task.get("progress")

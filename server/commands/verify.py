@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
-from server.commands.common import NO, OK, USAGE, Stop, help_text, load_settings
+from server.commands.common import NO, OK, USAGE, Stop, help_text, load_settings, show
 from server.settings import Settings
 from server.store import Store, StoreRefused, StoreUnavailable, open_store
 from server.store.verify import CHECKS, Report, examine
@@ -38,8 +37,7 @@ def run(args: argparse.Namespace) -> int:
         report = asyncio.run(_look(store))
     except (StoreRefused, StoreUnavailable) as error:
         raise Stop(f"the store cannot be read: {error}") from None
-    console = Console()
-    console.print(table_of(report), soft_wrap=not console.is_terminal)
+    show(table_of(report))
     return NO if report.findings else OK
 
 
@@ -67,7 +65,7 @@ async def _look(store: Store) -> Report:
 
 def table_of(report: Report) -> Table:
     """What was looked at, and what is wrong."""
-    table = Table("check", "looked at", "result", "what")
+    table = Table("check", "looked at", "result", Column("what", overflow="fold"))
     for name, meaning in CHECKS.items():
         wrong = [finding for finding in report.findings if finding.check == name]
         looked = report.looked_at[name]

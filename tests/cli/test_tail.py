@@ -1,0 +1,195 @@
+"""`tail`, and the clients in docs/examples: every event once and in order, over cut connections too."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from notifiers import Refused
+from server.api.stream import HUB
+from server.cli import main
+from server.store.desk import Run
+from tests.cli.conftest import Cli
+from tests.kit import ADMIN_KEY, Town, jean, running
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "docs" / "examples"
+
+
+@asynccontextmanager
+async def process(town: Town, *command: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A client in a process of its own."""
+    environ = os.environ | {"TOCSIN_URL": str(town.client.make_url("/")).rstrip("/"), "TOCSIN_KEY": ADMIN_KEY}
+    child = await asyncio.create_subprocess_exec(
+        *command, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            child.kill()
+        await child.communicate()
+
+
+async def seen(child: asyncio.subprocess.Process, n: int) -> list[int]:
+    """The numbers of the next `n` events that a client writes, one JSON a line."""
+    assert child.stdout
+    return [json.loads(await child.stdout.readline())["seq"] for _ in range(n)]
+
+
+async def subscribed(town: Town) -> None:
+    """Wait until somebody reads along."""
+    await town.until(lambda: bool(town.app[HUB].subscribers))
+
+
+def cut(town: Town) -> None:
+    """Cut every subscriber's connection."""
+    for sub in list(town.app[HUB].subscribers):
+        sub.transport.abort()
+
+
+async def test_it_shows_events_as_lines_without_colours_when_piped(town: Town, cli: Cli) -> None:
+    town.service("email").will(Refused("address_refused", "550"))
+    task_id = await town.send("meteo", [jean()], titre="Tempête [red]à l'ouest[/]")
+    await town.until_idle()
+
+    ran = await cli("tail", "--since", "0", "--count", "3")
+
+    lines = ran.out.splitlines()
+    assert (ran.code, len(lines)) == (0, 3)
+    assert [line.split()[2] for line in lines] == ["enqueued", "started", "failed"]
+    assert all("Tempête [red]à l'ouest[/]" in line and task_id in line for line in lines)
+    assert "1 adresse refusée" in lines[2]
+    assert "\x1b" not in ran.out
+
+
+async def test_json_lines_are_the_events_that_pass_the_filter(town: Town, cli: Cli) -> None:
+    await town.send("meteo", [jean()])
+    urgent = await town.send("securite", [jean()])
+    await town.until_idle()
+
+    ran = await cli(
+        "tail", "--since", "0", "--json", "--count", "2", "--type", "securite", "--priority", "critique",
+        "--status", "processing", "--status", "completed", "--task", urgent,
+    )  # fmt: skip
+
+    events = [json.loads(line) for line in ran.out.splitlines()]
+    assert [(event["event"], event["task"]["id"]) for event in events] == [
+        ("task.started", urgent),
+        ("task.completed", urgent),
+    ]
+
+
+async def test_what_is_past_retention_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as town:
+        await town.send()
+        await town.until_idle()
+        await town.store.apply(Run("DELETE FROM event WHERE seq <= 2", ()))
+    monkeypatch.setenv("TOCSIN_KEY", ADMIN_KEY)
+
+    async with running(tmp_path) as town:
+        url = str(town.client.make_url("/"))
+        code = await asyncio.to_thread(main, ["tail", "--since", "1", "--count", "1", "--json", "--url", url])
+
+    out, err = capsys.readouterr()
+    assert (code, json.loads(out)["seq"]) == (0, 3)
+    assert "events 2 to 2 are past retention" in err
+
+
+async def test_it_comes_back_by_itself_without_a_gap_or_a_repeat(town: Town) -> None:
+    async with process(town, sys.executable, str(ROOT / "run.py"), "tail", "--json", "--since", "0") as child:
+        found: list[int] = []
+        for _ in range(3):
+            await town.send()
+            found += await seen(child, 3)
+            cut(town)
+        await town.send()
+        found += await seen(child, 3)
+
+        assert found == list(range(1, 13))
+        child.send_signal(signal.SIGINT)
+        assert await child.wait() == 0
+
+
+async def test_a_wrong_filter_is_said(cli: Cli) -> None:
+    ran = await cli("tail", "--since", "-1")
+
+    assert ran.code == 1
+    assert "since" in ran.err
+
+
+async def test_a_reader_that_has_seen_enough_ends_it_quietly(town: Town) -> None:
+    command = f"{sys.executable} {ROOT / 'run.py'} tail --since 0 | head -1"
+    await town.send()
+    await town.until_idle()
+    async with process(town, "/bin/bash", "-o", "pipefail", "-c", command) as child:
+        ending = asyncio.create_task(child.communicate())
+        while not ending.done():  # it notices when it writes again
+            await town.send()
+            await asyncio.wait({ending}, timeout=0.1)
+        out, err = ending.result()
+
+    assert b"enqueued" in out
+    assert (child.returncode, err) == (0, b"")
+
+
+def example() -> Any:
+    """docs/examples/subscribe.py as a module."""
+    spec = importlib.util.spec_from_file_location("subscribe", EXAMPLES / "subscribe.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+async def test_the_python_example_resumes(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+    module = example()
+    monkeypatch.setattr(module.random, "uniform", lambda low, high: low)
+    following = asyncio.create_task(
+        module.subscribe(
+            str(town.client.make_url("/")).rstrip("/"), ADMIN_KEY, lambda event: found.append(event["seq"])
+        )
+    )
+    await subscribed(town)
+    await town.send()
+    await town.until(lambda: len(found) == 3)
+
+    cut(town)
+    await town.send()
+    await town.until(lambda: len(found) == 6)
+
+    assert found == list(range(1, 7))
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_the_javascript_example_resumes(town: Town) -> None:
+    async with process(town, "node", str(EXAMPLES / "subscribe.mjs")) as child:
+        await subscribed(town)
+        await town.send()
+        found = await seen(child, 3)
+
+        cut(town)
+        await town.send()
+        found += await seen(child, 3)
+
+    assert found == list(range(1, 7))
+
+
+def test_the_examples_are_short() -> None:
+    for name in ("subscribe.py", "subscribe.mjs"):
+        lines = [line for line in (EXAMPLES / name).read_text("utf-8").splitlines() if line.strip()]
+        assert len(lines) < 28  # with its imports and head
