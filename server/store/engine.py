@@ -33,6 +33,9 @@ class StoreRefused(Exception):
 class Tx(Protocol):
     """One open transaction."""
 
+    shared: bool
+    """Do other nodes write at the same time?"""
+
     async def many(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[Row]:
         """Run `sql` once per row of arguments; all the rows it returned, in order."""
 

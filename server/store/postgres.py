@@ -43,6 +43,9 @@ POLL_S = 0.5
 """How long an event of another node can go unnoticed where the hint does not come through."""
 PAGE = 1_000
 CHANNEL = "tocsin"
+BEGIN = "BEGIN; SET LOCAL synchronous_commit = on"
+"""Whatever the server's or a pooler's connection is set to: what is acknowledged is on disk."""
+COMMIT_AND_TELL = f"SELECT pg_notify('{CHANNEL}', ''); COMMIT"
 MIGRATION_LOCK = 0x546F6373
 NO = (
     OSError,
@@ -53,6 +56,8 @@ NO = (
     asyncpg.InsufficientResourcesError,  # disk full, too many connections
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.PostgresSystemError,  # I/O error
+    asyncpg.InvalidAuthorizationSpecificationError,  # at reconnecting: a secret that was changed
+    asyncpg.InvalidCatalogNameError,
     asyncpg.exceptions.LockNotAvailableError,
     asyncpg.QueryCanceledError,
 )
@@ -69,6 +74,8 @@ def _dialect(statement: str) -> str:
 
 class _Tx:
     """An open transaction on one connection."""
+
+    shared = True
 
     def __init__(self, connection: Any):
         self._connection = connection
@@ -108,8 +115,12 @@ class PostgresEngine:
     async def open(self, apply: Apply, committed: Committed, failed: Callable[[list[Op], BaseException], None]) -> None:
         self._apply, self._committed, self._failed = apply, committed, failed
         try:
+            migrating = await asyncpg.connect(self._url, timeout=TIMEOUT_S)  # it may take as long as it takes
+            try:
+                await self._migrate(migrating)
+            finally:
+                await migrating.close(timeout=TIMEOUT_S)
             self._writer = await self._connect()
-            await self._migrate(self._writer)
             self._pool = await asyncpg.create_pool(
                 self._url, min_size=1, max_size=READERS, command_timeout=TIMEOUT_S, timeout=TIMEOUT_S
             )
@@ -156,14 +167,12 @@ class PostgresEngine:
                     connection.terminate()
 
     async def _connect(self) -> Any:
-        connection = await asyncpg.connect(self._url, timeout=TIMEOUT_S, command_timeout=TIMEOUT_S)
-        await connection.execute("SET synchronous_commit = on")
-        return connection
+        return await asyncpg.connect(self._url, timeout=TIMEOUT_S, command_timeout=TIMEOUT_S)
 
     async def _migrate(self, connection: Any) -> None:
-        """Under a lock of the transaction: ten nodes may start at once, one migrates."""
+        """Under a lock of the transaction: ten nodes may start at once, one migrates, the others wait for it."""
         async with connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK, timeout=60)
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
             await schema.migrate(_Tx(connection), self.dialect, "the database of store.url")
 
     # --- committing ------------------------------------------------------------------------------
@@ -188,20 +197,21 @@ class PostgresEngine:
         try:
             if self._writer.is_closed():
                 self._writer = await self._connect()
-            async with self._writer.transaction():
-                results, events = await self._apply(_Tx(self._writer), ops)
-                if events:
-                    await self._writer.execute(f"SELECT pg_notify('{CHANNEL}', '')")
+            await self._writer.execute(BEGIN)
+            results, events = await self._apply(_Tx(self._writer), ops)
+            await self._writer.execute(COMMIT_AND_TELL if events else "COMMIT")
         except NO as error:
             log.error("storage says no: %s", error or type(error).__name__)
             self._writer.terminate()
             self._failed(ops, StoreUnavailable(str(error) or type(error).__name__))
         except AGAIN as error:
+            await self._roll_back()
             if tries:
                 await self._commit(ops, tries - 1)
             else:
                 self._failed(ops, StoreUnavailable(str(error)))
         except Exception as error:  # noqa: BLE001 - handed to whoever waits for the operation
+            await self._roll_back()
             if len(ops) == 1:
                 self._failed(ops, error)
                 return
@@ -211,10 +221,20 @@ class PostgresEngine:
             done = list(zip(ops, results, strict=True))
             if not events or events[0].seq == self._told + 1:  # nothing of another node came between
                 self._told = events[-1].seq if events else self._told
-                self._committed(done, events)
+                self._tell(done, events)
             else:
-                self._committed(done, [])
+                self._tell(done, [])
                 self._hint.set()
+
+    def _tell(self, done: list[tuple[Op, Any]], events: list[Event]) -> None:
+        """Report a commit, in order; a defect in one who listens must not end the loop that calls here."""
+        asyncio.get_running_loop().call_soon(self._committed, done, events)
+
+    async def _roll_back(self) -> None:
+        try:
+            await self._writer.execute("ROLLBACK")
+        except NO:
+            self._writer.terminate()
 
     # --- the log's tail --------------------------------------------------------------------------
 
@@ -232,6 +252,9 @@ class PostgresEngine:
             except StoreUnavailable as error:
                 log.warning("the log cannot be read on: %s", error)
                 await asyncio.sleep(POLL_S)
+            except Exception:  # a defect must not leave every subscriber in the dark for good
+                log.exception("the log cannot be read on")
+                await asyncio.sleep(POLL_S)
 
     async def _read_on(self) -> None:
         while True:
@@ -240,12 +263,12 @@ class PostgresEngine:
             events: list[Event] = [event_of(row) for row in rows if row[0] > self._told]
             if events and events[0].seq == self._told + 1:
                 self._told = events[-1].seq
-                self._committed([], events)
+                self._tell([], events)
             elif events:
                 # The log was trimmed beyond where this node had read to: what is gone cannot be told any more.
                 log.warning("events %d to %d were removed before this node read them", after + 1, events[0].seq - 1)
                 self._told = events[-1].seq
-                self._committed([], events)
+                self._tell([], events)
             if len(rows) < PAGE:
                 return
 

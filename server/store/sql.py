@@ -84,6 +84,11 @@ WHERE status = 'pending' AND due_ms = 0 AND type = $1 AND priority <= $2
 ORDER BY priority, place_ms, id LIMIT $3 {skip_locked}"""
 """The most urgent ready tasks of one type; a type at its rate limit is not asked for, so it holds up no other."""
 
+LEFT = """
+SELECT 1 FROM task WHERE status = 'pending' AND due_ms = 0 AND type = $1 AND priority <= $2
+ORDER BY priority, place_ms, id LIMIT 1"""
+"""Is one of a type still ready? After READY skipped what other nodes look at just now, and CLAIM took the rest."""
+
 CLAIM = f"""
 UPDATE task SET status = 'processing', fence = fence + 1, lease_ms = $2, node = $3, attempts = attempts + 1,
   started_ms = COALESCE(started_ms, $4)
@@ -239,7 +244,8 @@ NODE = "name, version, started_ms, beat_ms, workers, in_hand, told"
 BEAT = f"""
 INSERT INTO node ({NODE}) VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (name) DO UPDATE
-  SET beat_ms = excluded.beat_ms, workers = excluded.workers, in_hand = excluded.in_hand, told = excluded.told"""
+  SET version = excluded.version, started_ms = excluded.started_ms, beat_ms = excluded.beat_ms,
+      workers = excluded.workers, in_hand = excluded.in_hand, told = excluded.told"""
 NODES = f"SELECT {NODE} FROM node WHERE beat_ms > $1 ORDER BY name"
 FORGET_NODES = "DELETE FROM node WHERE beat_ms <= $1"
 LEAVE = "DELETE FROM node WHERE name = $1"

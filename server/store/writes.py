@@ -32,6 +32,8 @@ from server.store.rows import audit_row, change_of, failure_cell, outcome_row, r
 replace = msgspec.structs.replace
 CHUNK = 256
 """Recipients in one chunk row."""
+LOCKED_MS = 50
+"""Another node looks at ready tasks for no longer than a commit takes; what it leaves is looked at again then."""
 SWEEP = 200
 """Tasks that one sweep promotes, expires or takes over at the most."""
 
@@ -108,7 +110,8 @@ class Enqueue(Op):
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """What a claim took, each with its first chunk; and whether a rate limit held something back until `retry_ms`."""
+    """What a claim took, each with its first chunk. `retry_ms`: look again then, something was held back: by a rate
+    limit, or because another node was looking at it."""
 
     tasks: list[NotificationTask]
     chunks: dict[str, Chunk] = {}
@@ -172,7 +175,12 @@ class Claim(Op):
                 started[task.type] += 1
             await tx.many(sql.ADD_PACE, [(second, kind, n) for kind, n in sorted(started.items())])
         chunks = await first_chunks(tx, tasks)
-        return Claimed(tasks, chunks, (self.now_ms // 1000 + 1) * 1000 if held else None)
+        retry_ms = (self.now_ms // 1000 + 1) * 1000 if held else None
+        if tx.shared and (slots or express) and allowed.get("", 1) > 0:
+            wanted = [(name, 3 if slots else 1) for name, _, _ in asked if allowed.get(name, 1) > 0]
+            if await tx.many(sql.LEFT, wanted):
+                retry_ms = self.now_ms + LOCKED_MS
+        return Claimed(tasks, chunks, retry_ms)
 
     async def _allowed(self, batch: Batch) -> dict[str, int]:
         """How many more tasks may start in the minute that ends now, by type and ("") in all."""

@@ -11,7 +11,6 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -106,7 +105,9 @@ class Database:
 
     def explain(self, how: str, statement: str, *args: Any) -> dict[str, Any]:
         """The plan's top node."""
-        found: dict[str, Any] = json.loads(self.run(f"EXPLAIN ({how}, FORMAT JSON) {statement}", *args)[0][0])[0]["Plan"]
+        found: dict[str, Any] = json.loads(self.run(f"EXPLAIN ({how}, FORMAT JSON) {statement}", *args)[0][0])[0][
+            "Plan"
+        ]
         return found
 
     def arguments(self, name: str, statement: str) -> tuple[Any, ...]:
@@ -243,4 +244,3 @@ def test_what_time_brings_is_found_a_slice_at_a_time(database: Database, name: s
 
     seen = [int((n["Actual Rows"] + n.get("Rows Removed by Filter", 0)) * n["Actual Loops"]) for n in nodes(plan)]
     assert max(seen) <= most, json.dumps(plan, indent=1)
-
