@@ -83,9 +83,7 @@ async def _copy(source: Store, target: Store, console: Console) -> int:
             sums = [await _sum(store, name, progress, comparing) for store in (source, target)]
             good = sums[0] == sums[1]
             same = same and good
-            said = (
-                f"the same, checksum {sums[0].hash:016x}" if good else f"{sums[1].rows:,} rows arrived, or they differ"
-            )
+            said = f"the same, checksum {sums[0].hash:016x}" if good else f"differs: {sums[1].rows:,} rows there"
             table.add_row(name, f"{sums[0].rows:,}", Text(said, "green" if good else "bold red"))
     show(table)
     if not same:

@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from server.store import Store
+from server.store import Store, sql
 from server.store.batch import Batch
+from server.store.cluster import SILENT_MS
 from server.store.engine import Op, Row, Tx
 
 TABLES: dict[str, tuple[str, ...]] = {
@@ -37,6 +38,9 @@ TABLES: dict[str, tuple[str, ...]] = {
     "meta": ("key",),
 }
 """Every table with its key, in the order in which they are copied: what makes a node work comes last."""
+
+LIVE = ("node", "duty")
+"""Tables of running nodes: nothing of them is worth keeping."""
 
 PAGE = {"chunk": 100, "webhook": 200}
 """Rows that are moved at once, where they are large."""
@@ -171,8 +175,22 @@ class Finish(Op):
         return [None] * len(ops)
 
 
+async def nodes(store: Store) -> list[str]:
+    """The nodes at work on a store that many may share; a file is held by whoever opened it."""
+    if store.dialect == "sqlite":
+        return []
+
+    async def read(tx: Tx) -> list[str]:
+        return [row[0] for row in await tx.all(sql.NODES, await tx.now_ms(0) - SILENT_MS)]
+
+    return await store.snapshot(read)
+
+
 async def begin(source: Store, target: Store) -> Note:
     """The copy's note: a new one in an empty target, or where an earlier run stood. Raises CopyRefused."""
+    for store, name in ((source, "source"), (target, "target")):
+        if busy := await nodes(store):
+            raise CopyRefused(f"nodes are at work on the {name} ({', '.join(busy)}); stop them first")
     here = await identity(source)
     found = await target.snapshot(lambda tx: tx.all(NOTE))
     if found:

@@ -7,6 +7,7 @@ so that memory does not grow with what is stored. Whether messages arrived is be
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
 from typing import Any
 
 from msgspec import Struct
@@ -15,6 +16,8 @@ from server.store import Store, sql
 from server.store.engine import Row, Tx
 
 PAGE = 1_000
+TASK_PAGE = 200
+"""Tasks looked at by one statement: each has its outcomes counted, and a statement has its deadline."""
 EXAMPLES = 3
 SKEW_MS = 60_000
 """Clocks of nodes may differ by so much: a task this much younger than the oldest kept event must have its own."""
@@ -110,10 +113,10 @@ class _Look:
         else:
             _ = self._wrong[key]  # there, if without an example
 
-    async def _pages(self, statement: str, first: Any) -> Any:
+    async def _pages(self, statement: str, first: Any, size: int = PAGE) -> AsyncIterator[Row]:
         """Every row of a keyset-paged statement whose first column is the key."""
         last = first
-        while rows := await self._tx.all(statement, last, PAGE):
+        while rows := await self._tx.all(statement, last, size):
             for row in rows:
                 yield row
             last = rows[-1][0]
@@ -145,7 +148,7 @@ class _Look:
         return oldest
 
     async def _task_rows(self, oldest: Row | None) -> None:
-        async for row in self._pages(TASKS, ""):
+        async for row in self._pages(TASKS, "", TASK_PAGE):
             task_id, kind, priority, status, total, skipped, sent, failed, created_ms, ended_ms, lease_ms = row[:11]
             told, reached, first_chunk, last_chunk, last_outcome, trashed = row[11:]
             self._tasks[kind, priority, status] += 1
