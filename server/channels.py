@@ -80,6 +80,7 @@ class Channels(dict[str, Channel]):
         super().__init__()
         self._types = settings.types
         self._fallbacks = {name: channel.fallback for name, channel in settings.channels.items()}
+        self._routes: dict[tuple[str, str], list[Channel]] = {}
         for name, channel in settings.channels.items():
             try:
                 notifier = open_notifier(
@@ -96,19 +97,24 @@ class Channels(dict[str, Channel]):
         The preferred channel first, then its fallbacks. Where the type names its channels, only those count, and if
         the preferred one is not among them, the type's own stand in for it, in their order.
         """
+        preferred = recipient.preferences.canal_prefere
+        channels = self._routes.get((type_name, preferred))
+        if channels is None:
+            channels = self._for(type_name, preferred)
+        return [channel.name for channel in channels if recipient.has(channel.notifier.needs)]
+
+    def _for(self, type_name: str, preferred: str) -> list[Channel]:
+        """The channels for whoever prefers `preferred`, whatever they need; kept, as far as the settings name both."""
         kind = self._types.get(type_name)
         only = kind.channels if kind else []
-        preferred = recipient.preferences.canal_prefere
         if only and preferred not in only:
             names = [name for first in only for name in chain(first, self._fallbacks)]
         else:
             names = chain(preferred, self._fallbacks)
-        usable: list[str] = []
-        for name in names:
-            channel = self.get(name)
-            if channel and name not in usable and (not only or name in only) and recipient.has(channel.notifier.needs):
-                usable.append(name)
-        return usable
+        channels = [self[name] for name in dict.fromkeys(names) if name in self and (not only or name in only)]
+        if kind and preferred in self:  # senders make up names: those must not pile up here
+            self._routes[type_name, preferred] = channels
+        return channels
 
     async def close(self) -> None:
         """Hang up everywhere."""

@@ -7,9 +7,9 @@ the legal moves of a task are one table. What a sender may post is a type too
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
@@ -93,9 +93,9 @@ class Recipient(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     langue: Annotated[str, Meta(pattern=r"^(?:fr|en)\Z")] = "fr"
     preferences: Preferences = DEFAULT_PREFERENCES
 
-    def has(self, needs: Iterable[str]) -> bool:
+    def has(self, needs: frozenset[str]) -> bool:
         """Does this recipient carry every field named in `needs`?"""
-        return all(getattr(self, need) for need in needs)
+        return not needs or all(getattr(self, need) for need in needs)  # most need nothing: spare the generator
 
 
 class NewNotification(Struct, frozen=True, forbid_unknown_fields=True):
@@ -331,18 +331,14 @@ class Event(Struct, frozen=True):
     body: bytes
 
 
-_second = (0, "")
+@lru_cache(maxsize=4096)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def iso(ms: int) -> str:
     """Epoch milliseconds as RFC 3339 in UTC, `2025-11-13T10:00:00.123Z`."""
-    global _second
-    second, rest = divmod(ms, 1000)
-    cached, text = _second
-    if cached != second:
-        text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        _second = (second, text)
-    return f"{text}.{rest:03d}Z"
+    return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
 
 
 def iso_or_none(ms: int | None) -> str | None:

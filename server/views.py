@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from msgspec import Struct
 
 from server.i18n import failure_text
-from server.model import ENDED, NotificationTask, Status, iso, iso_or_none
+from server.model import ENDED, NotificationTask, Priority, Status, iso, iso_or_none
 
 
 class Progress(Struct, frozen=True):
@@ -58,7 +60,11 @@ class TaskDetail(TaskView, frozen=True, kw_only=True):
     webhook_url: str | None
 
 
-def _shown(task: NotificationTask, lang: str) -> dict[str, object]:
+T = TypeVar("T", bound=TaskView)
+_NAMES = {priority: priority.name for priority in Priority}  # an enum's own `name` is slow to ask for
+
+
+def _shown(kind: type[T], task: NotificationTask, lang: str, **more: str | None) -> T:
     reached = task.sent
     result = None
     if task.status in ENDED:
@@ -71,32 +77,33 @@ def _shown(task: NotificationTask, lang: str) -> dict[str, object]:
             ignores=task.skipped,
             doublons=task.doublons,
         )
-    return {
-        "id": task.id,
-        "type": task.type,
-        "status": task.status,
-        "priority": task.priority.name,
-        "titre": task.titre,
-        "attempts": task.attempts,
-        "run": task.run,
-        "progress": Progress(sent=reached, failed=task.failed, skipped=task.skipped, total=task.total),
-        "created_at_iso": iso(task.created_ms),
-        "started_at_iso": iso_or_none(task.started_ms),
-        "completed_at_iso": iso_or_none(task.ended_ms),
-        "next_attempt_at_iso": iso_or_none(task.due_ms),
-        "planifiee_a": iso_or_none(task.planned_ms),
-        "expire_a": iso_or_none(task.expires_ms),
-        "node": task.node,
-        "error": failure_text(task.failure, lang) if task.failure else None,
-        "result": result,
-    }
+    return kind(
+        id=task.id,
+        type=task.type,
+        status=task.status,
+        priority=_NAMES[task.priority],
+        titre=task.titre,
+        attempts=task.attempts,
+        run=task.run,
+        progress=Progress(sent=reached, failed=task.failed, skipped=task.skipped, total=task.total),
+        created_at_iso=iso(task.created_ms),
+        started_at_iso=iso_or_none(task.started_ms),
+        completed_at_iso=iso_or_none(task.ended_ms),
+        next_attempt_at_iso=iso_or_none(task.due_ms),
+        planifiee_a=iso_or_none(task.planned_ms),
+        expire_a=iso_or_none(task.expires_ms),
+        node=task.node,
+        error=failure_text(task.failure, lang) if task.failure else None,
+        result=result,
+        **more,
+    )
 
 
 def task_view(task: NotificationTask, lang: str = "fr") -> TaskView:
     """`task` as lists and events show it, its `error` in `lang`."""
-    return TaskView(**_shown(task, lang))  # type: ignore[arg-type]
+    return _shown(TaskView, task, lang)
 
 
 def task_detail(task: NotificationTask, lang: str = "fr") -> TaskDetail:
     """`task` as its own page, `GET /api/queue/tasks/{id}` and the completion webhook show it."""
-    return TaskDetail(**_shown(task, lang), message=task.message, webhook_url=task.webhook_url)  # type: ignore[arg-type]
+    return _shown(TaskDetail, task, lang, message=task.message, webhook_url=task.webhook_url)

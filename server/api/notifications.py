@@ -18,6 +18,7 @@ from server.http.problems import (
     QueueFull,
     UnknownType,
 )
+from server.http.reply import Reply
 from server.http.routes import Routes
 from server.i18n import lang
 from server.model import NewNotification, Role
@@ -100,7 +101,7 @@ def known_type(request: web.Request) -> None:
     gives_headers={"Location": "the task", "Idempotent-Replayed": "`true` where an earlier answer is given again"},
     example=EXAMPLE,
 )  # fmt: skip
-async def send(request: web.Request, new: NewNotification) -> web.Response:
+async def send(request: web.Request, new: NewNotification) -> Reply:
     """Queue a notification; it is on stable storage when this is answered, and delivered afterwards."""
     idempotency = request.headers.get("Idempotency-Key")
     if idempotency is not None and not _idempotency_key(idempotency):
@@ -109,7 +110,7 @@ async def send(request: web.Request, new: NewNotification) -> web.Response:
     answer = await request.app[QUEUE].enqueue(
         type_name, new, request[KEY], lang(request), idempotency, request.app[FRONT].callers.address(request)
     )
-    headers = {"Location": f"/api/queue/tasks/{answer.task_id}", "Content-Type": "application/json; charset=utf-8"}
+    headers = {"Location": f"/api/queue/tasks/{answer.task_id}"}
     if answer.replayed:
         headers["Idempotent-Replayed"] = "true"
-    return web.Response(body=answer.body, status=202, headers=headers)
+    return Reply(answer.body, 202, headers)

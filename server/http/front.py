@@ -24,6 +24,7 @@ from server.http.caller import Callers
 from server.http.decode import MIB, BodyReader
 from server.http.limits import Limiter
 from server.http.problems import NotFound, ProblemBody, WrongMethod, answer, as_problem, body_of
+from server.http.reply import JSON, Reply
 from server.i18n import lang
 from server.model import AuditEntry
 from server.settings import Settings
@@ -59,6 +60,9 @@ _SECURITY = CIMultiDict(
     }
 )
 _SECURITY_NO_STORE = CIMultiDict(_SECURITY, **{"Cache-Control": "no-store"})
+_HEAD = "".join(
+    f"{name}: {value}\r\n" for name, value in [("Content-Type", JSON), *_SECURITY_NO_STORE.items()]
+).encode()
 HSTS = "max-age=31536000"
 _REQUEST_ID = istr("X-Request-ID")
 _SERVER = istr("Server")
@@ -107,6 +111,20 @@ class Front:
             headers["Strict-Transport-Security"] = HSTS
         if self.limiter and (key := request.get(KEY)):
             headers.update(self.limiter.headers(key.id))
+
+    def finish(self, request: web.Request, reply: Reply, rid: str) -> web.StreamResponse:
+        """A reply ready to go: in one piece where nothing about it depends on connection or caller."""
+        if (
+            self.limiter is None
+            and not self.callers.may_be_secure
+            and request.version == (1, 1)
+            and request.keep_alive
+        ):
+            reply.whole(_HEAD, rid, self.clock.now_ms() // 1000)
+            return reply
+        response = reply.ordinary()
+        self.dress(request, response, rid)
+        return response
 
     async def audit(
         self, request: web.Request, action: str, target: str = "", detail: dict[str, Any] | None = None
@@ -206,7 +224,9 @@ def handled(front: Front, call: Handler) -> Handler:
             if isinstance(error, web.HTTPException) and error.status < 400:
                 raise
             response = await _answer(front, request, error)
-        if not response.prepared:
+        if type(response) is Reply:
+            response = front.finish(request, response, rid)
+        elif not response.prepared:
             front.dress(request, response, rid)
         if front.observers:
             took_s = time.perf_counter() - begun

@@ -8,6 +8,7 @@ once, in order. It knows nothing of workers, channels or sockets.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from time import perf_counter
@@ -25,7 +26,9 @@ __all__ = ["Store", "StoreRefused", "StoreUnavailable", "open_store"]
 
 T = TypeVar("T")
 ANSWER_S = 4.5
-"""How long a caller waits for storage before it is told no."""
+"""How long a caller waits for storage, at the most, before it is told no."""
+LOOK_S = 0.25
+"""How often it is looked whether somebody has waited for so long."""
 
 
 class Store:
@@ -36,6 +39,8 @@ class Store:
         self.on_commit: list[Callable[[list[Event]], None]] = []
         self.on_measured: list[Callable[[int, float], None]] = []
         """Called after every commit with its operations and the seconds since the first of them was handed over."""
+        self._asked: deque[Op] = deque()  # oldest first; those answered leave once they stand in front
+        self._look: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
         """Connect. Raises StoreRefused where the database must not be used, StoreUnavailable where it cannot be."""
@@ -57,10 +62,23 @@ class Store:
 
     async def apply(self, op: Op) -> Any:
         """Have `op` committed; what it gives. Raises StoreUnavailable, and then nothing of it was written."""
-        op.done = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        op.done = loop.create_future()
         op.since = perf_counter()
         self._engine.submit(op)
-        return await within(ANSWER_S, op.done)
+        self._asked.append(op)
+        if self._look is None:
+            self._look = loop.call_later(LOOK_S, self._overdue, loop)
+        return await op.done
+
+    def _overdue(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Tell no to those whom storage has kept waiting too long: one timer for all costs less than one for each."""
+        asked, long_ago = self._asked, perf_counter() - ANSWER_S + LOOK_S
+        while asked and (asked[0].done.done() or asked[0].since <= long_ago):
+            op = asked.popleft()
+            if not op.done.done():
+                op.done.set_exception(StoreUnavailable(f"no answer from storage within {ANSWER_S:g} s"))
+        self._look = loop.call_later(LOOK_S, self._overdue, loop) if asked else None
 
     def _committed(self, results: list[tuple[Op, Any]], events: list[Event]) -> None:
         if results:  # none where another node's events are told

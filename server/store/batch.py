@@ -52,7 +52,7 @@ class Batch:
     def event(self, kind: EventKind, at_ms: int, task: NotificationTask) -> None:
         """`task` has changed: tell it as it is now."""
         body = b'"event":"%b","at":"%b","task":%b}' % (
-            kind.value.encode(),
+            kind.encode(),
             iso(at_ms).encode(),
             _json.encode(task_view(task)),
         )
