@@ -181,7 +181,8 @@ class Screen:
 def line(event: dict[str, Any]) -> Text:
     """An event as one line: when, number, what, and what of."""
     kind = str(event["event"])
-    text = Text(f"{event['at'][:23]}Z ", "bright_black")
+    text = Text()
+    text.append(f"{event['at'][:23]}Z ", "bright_black")
     text.append(f"{event['seq']:>7} ", "bright_black")
     text.append(f"{kind.removeprefix('task.'):<16}", STYLES.get(kind, "bold"))
     if task := event.get("task"):
