@@ -46,8 +46,8 @@ class Channel:
     async def deliver(self, message: Message, priority: int, still: Callable[[], bool]) -> Outcome | NotCalled:
         """Call the service, once it is this message's turn; not if it is down, nor if `still()` has become false."""
         gate = self.gate
-        if not gate.try_enter(priority):
-            await gate.enter(priority)
+        if not gate.try_enter(priority) and not await gate.enter(priority, still):
+            return NotCalled(0)
         try:
             if not still():
                 return NotCalled(0)
@@ -115,6 +115,11 @@ class Channels(dict[str, Channel]):
         if kind and preferred in self:  # senders make up names: those must not pile up here
             self._routes[type_name, preferred] = channels
         return channels
+
+    def recheck(self) -> None:
+        """Some `still()` has become untrue: nobody need wait for a turn that will not be used."""
+        for channel in self.values():
+            channel.gate.recheck()
 
     async def close(self) -> None:
         """Hang up everywhere."""

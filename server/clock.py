@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from typing import Protocol
 
 
@@ -20,8 +21,8 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Seconds on a clock that never goes back; for durations and deadlines."""
 
-    async def sleep(self, seconds: float) -> None:
-        """Return after `seconds` of this clock's time."""
+    def sleep(self, seconds: float) -> Awaitable[None]:
+        """Return after `seconds` of this clock's time, counted from the call."""
 
 
 class SystemClock:

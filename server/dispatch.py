@@ -106,6 +106,7 @@ class Dispatch:
         """Begin no further call; `run` returns once those on the wire have come back."""
         if not self.stopped:
             self.stopped = why
+            self._channels.recheck()
 
     def may_call(self) -> bool:
         """Is the task still this node's to work on?"""

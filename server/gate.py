@@ -8,6 +8,7 @@ few slots of its own, so that a service that answers slowly to many does not kee
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 
@@ -29,7 +30,7 @@ class Gate:
         self._kept = max(1, concurrency // RESERVED) if concurrency > 1 else 0
         self._clock = clock
         self._next_slot = 0.0  # monotonic seconds: no call begins before
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[int, int, asyncio.Future[bool], Callable[[], bool]]] = []
         self._order = count()
         self._timer: asyncio.Task[None] | None = None
 
@@ -56,17 +57,26 @@ class Gate:
         self._take()
         return True
 
-    async def enter(self, priority: int) -> None:
-        """Wait for a slot. Cancelled while waiting, it gives the place (or the slot) back."""
-        granted = asyncio.get_running_loop().create_future()
-        heappush(self._waiting, (priority, next(self._order), granted))
+    async def enter(self, priority: int, still: Callable[[], bool] = lambda: True) -> bool:
+        """Wait for a slot; True with one, False if `still()` was found untrue meanwhile (`recheck`).
+
+        Cancelled while waiting, it gives the place (or the slot) back.
+        """
+        granted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        heappush(self._waiting, (priority, next(self._order), granted, still))
         self._serve()
         try:
-            await granted
+            return await granted
         except asyncio.CancelledError:
-            if granted.done() and not granted.cancelled():
+            if granted.done() and not granted.cancelled() and granted.result():
                 self.leave()
             raise
+
+    def recheck(self) -> None:
+        """Send away whoever no longer has a reason to wait: it may wait long behind what is more urgent."""
+        for _, _, granted, still in self._waiting:
+            if not granted.done() and not still():
+                granted.set_result(False)
 
     def leave(self) -> None:
         """Give a slot back."""
@@ -77,8 +87,8 @@ class Gate:
     def _serve(self) -> None:
         """Grant what can be granted now; if only time is missing, have the timer come back."""
         while self._waiting:
-            priority, _, granted = self._waiting[0]
-            if granted.done():  # cancelled while it waited
+            priority, _, granted, _ = self._waiting[0]
+            if granted.done():  # cancelled or sent away while it waited
                 heappop(self._waiting)
                 continue
             if not self._free(priority):
@@ -89,7 +99,7 @@ class Gate:
                 return
             heappop(self._waiting)
             self._take()
-            granted.set_result(None)
+            granted.set_result(True)
 
     async def _tick(self) -> None:
         """Serve whenever the rate allows another call, as long as only time is missing."""
@@ -99,7 +109,7 @@ class Gate:
 
     async def close(self) -> None:
         """Stop the timer; who still waits is cancelled."""
-        for _, _, granted in self._waiting:
+        for _, _, granted, _ in self._waiting:
             granted.cancel()
         self._waiting.clear()
         if self._timer:

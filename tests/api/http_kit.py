@@ -39,10 +39,10 @@ class TurnedClock:
     def monotonic(self) -> float:
         return self._now
 
-    async def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> asyncio.Future[None]:
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (self._now + seconds, next(self._order), waiting))
-        await waiting
+        return waiting
 
     def turn(self, seconds: float) -> None:
         """Let `seconds` pass."""

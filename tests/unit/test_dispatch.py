@@ -188,7 +188,7 @@ async def test_the_most_urgent_gets_the_next_slot() -> None:
     order: list[str] = []
 
     async def ask(name: str, priority: Priority) -> None:
-        await gate.enter(priority)
+        assert await gate.enter(priority)
         order.append(name)
 
     waiting = [asyncio.create_task(ask("n1", Priority.NORMALE)), asyncio.create_task(ask("h1", Priority.HAUTE))]
@@ -240,6 +240,19 @@ async def test_who_no_longer_waits_takes_no_slot() -> None:
 
     assert gate.in_flight == 0
     assert gate.try_enter(Priority.NORMALE)
+
+
+async def test_who_waits_without_a_reason_is_sent_away_at_once() -> None:
+    gate = Gate(1, 0, TurnedClock())
+    assert gate.try_enter(Priority.CRITIQUE)
+    wanted = True
+    waiting = asyncio.create_task(gate.enter(Priority.NORMALE, lambda: wanted))
+    await asyncio.sleep(0)
+    wanted = False
+    gate.recheck()
+
+    assert await waiting is False
+    assert gate.in_flight == 1
 
 
 def test_a_service_that_is_down_is_left_alone_and_then_tried_by_one() -> None:
