@@ -178,9 +178,9 @@ class Town:
 
         async def idle() -> bool:
             now_ms = self.clock.now_ms()
+            due_ms = await self.store.next_due_ms()  # first: what becomes ready after this look is seen by the next
             figures = await self.store.figures(now_ms)
             processing = sum(n for (_, _, status), n in figures.tally.items() if status == "processing")
-            due_ms = await self.store.next_due_ms()
             return not processing and figures.oldest_pending_ms is None and (due_ms is None or due_ms > now_ms)
 
         await self.until(idle)
