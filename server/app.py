@@ -32,6 +32,9 @@ from server.store import Store, open_store
 from server.version import VERSION
 from server.workers import WorkerPool
 
+IDLE_S = 75
+"""Seconds after which a connection is closed that has no request in hand: also one that never ends its head."""
+
 CHANNELS = web.AppKey("channels", Channels)
 RETENTION = web.AppKey("retention", Retention)
 CLUSTER = web.AppKey("cluster", Cluster)
@@ -68,7 +71,13 @@ def build(
     Raises ConfigError for a channel URL that no notifier understands.
     """
     clock = clock or SystemClock()
-    app = web.Application(client_max_size=settings.limits.body_mib * 1024 * 1024)
+    app = web.Application(
+        client_max_size=settings.limits.body_mib * 1024 * 1024,
+        handler_args={
+            "auto_decompress": False,  # an encoded body is refused, or skipped: never unpacked
+            "keepalive_timeout": IDLE_S,
+        },
+    )
     store = open_store(settings.store.url, settings.base_dir)
     channels = Channels(settings, clock)
     pool = WorkerPool(store, channels, settings, clock, node or node_name())
@@ -114,9 +123,12 @@ def log_errors(request: web.Request, route: str, status: int, took_s: float) -> 
 async def store_context(app: web.Application) -> AsyncIterator[None]:
     """The database is open."""
     store: Store = app[STORE]
-    await store.open()
-    yield
-    await store.close()
+    try:
+        await store.open()
+        await store.refuse_half_copy()
+        yield
+    finally:
+        await store.close()
 
 
 async def log_context(app: web.Application) -> AsyncIterator[None]:

@@ -249,8 +249,8 @@ async def running(folder: Path, node: str = "test-node", **environ: str) -> Asyn
     app = build(settings_for(folder, **({"STORE__URL": url} | environ)), clock, node=node)
     server = TestServer(app)
     client = TestClient(server)
-    await client.start_server()
     try:
+        await client.start_server()
         yield Town(app, client, clock)
     finally:
         passing = asyncio.create_task(_pass_time(clock))  # whatever waits for a time at the end need not

@@ -46,6 +46,11 @@ class Store:
         """Connect. Raises StoreRefused where the database must not be used, StoreUnavailable where it cannot be."""
         await self._engine.open(batch.apply, self._committed, self._failed)
 
+    async def refuse_half_copy(self) -> None:
+        """Raise StoreRefused for a store into which `migrate` has not finished copying: half of it is no queue."""
+        if await self._read(lambda tx: tx.all(sql.GET_META, "copy")):
+            raise StoreRefused("store.url: the copy into this store is not finished; run `run.py migrate` again")
+
     async def close(self) -> None:
         """Commit what waits, then disconnect."""
         await self._engine.close()

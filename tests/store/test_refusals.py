@@ -10,6 +10,7 @@ import pytest
 
 from server.store import StoreRefused, open_store
 from server.store.sqlite import refuse_racy
+from tests.kit import running
 
 
 async def refusal(folder: Path, name: str = "tocsin.db") -> str:
@@ -110,3 +111,14 @@ def test_a_sqlite_that_can_lose_commits() -> None:
 async def test_a_url_that_means_nothing() -> None:
     with pytest.raises(StoreRefused, match="expected sqlite:PATH"):
         open_store("mysql://localhost/tocsin", Path())
+
+
+async def test_half_a_copy_is_not_served(tmp_path: Path) -> None:
+    path = await made(tmp_path)
+    connection = apsw.Connection(str(path))
+    connection.execute("INSERT INTO meta (key, value) VALUES ('copy', '{}')")
+    connection.close()
+
+    with pytest.raises(StoreRefused, match="not finished"):
+        async with running(tmp_path):
+            pytest.fail("it was served")
