@@ -217,26 +217,28 @@ class Log:
     async def _stored(self, after: int) -> list[Event]:
         """The rest of the page that `after` + 1 is on; read once for all who want it at the same time."""
         page = after - after % PAGE
-        if page + PAGE > self.head:  # not complete yet
-            return _unbroken(await self._store.events_after(after, PAGE))
-        while (events := self._pages.get(page)) is None:
+        while True:
+            events = self._pages.get(page)
+            if events and events[-1].seq > after:
+                self._pages[page] = self._pages.pop(page)  # to the end: the one unused for longest goes first
+                break
             if (reading := self._reading.get(page)) is not None:
                 await reading.wait()
                 continue
             reading = self._reading[page] = asyncio.Event()
             try:
-                events = await self._store.events_after(page, PAGE)
-                self._keep(page, [event for event in events if event.seq <= page + PAGE])
+                events = [each for each in await self._store.events_after(page, PAGE) if each.seq <= page + PAGE]
+                self._keep(page, events)
+                break
             finally:
                 del self._reading[page]
                 reading.set()
-        if page in self._pages:  # to the end: the one unused for longest goes first
-            self._pages[page] = self._pages.pop(page)
-        return _unbroken([event for event in events if after < event.seq <= page + PAGE])
+        return _unbroken([event for event in events if event.seq > after])
 
     def _keep(self, page: int, events: list[Event]) -> None:
+        """Keep a page, which may still grow at its end."""
+        self._pages_bytes += _weight(events) - _weight(self._pages.pop(page, []))
         self._pages[page] = events
-        self._pages_bytes += _weight(events)
         while self._pages_bytes > PAGES_BYTES and len(self._pages) > 1:
             self._pages_bytes -= _weight(self._pages.pop(next(iter(self._pages))))
 

@@ -115,9 +115,7 @@ def understand(command: str, language: str) -> Subscribe | ErrorFrame:
         return ErrorFrame("malformed-command", text("stream.not_json", language, example=EXAMPLE))
     if given.get("action") != KNOWN:
         return ErrorFrame("unknown-command", text("stream.unknown_command", language, known=KNOWN))
-    values = {
-        name: [value] if name in _LISTS and not isinstance(value, list) else value for name, value in given.items()
-    }
+    values = {name: _listed(value) if name in _LISTS else value for name, value in given.items()}
     try:
         return msgspec.convert(values, Subscribe, strict=False)
     except msgspec.ValidationError as error:
@@ -125,3 +123,9 @@ def understand(command: str, language: str) -> Subscribe | ErrorFrame:
         found = query_complaints(values, StreamQuery)
         wrong = "; ".join(f"{each.where}: {sentence(each, language)}" for each in found)
         return ErrorFrame("invalid-command", wrong or str(error))
+
+
+def _listed(value: Any) -> list[Any]:
+    """One value as a list of one; numbers as text (`"priority": 1`)."""
+    values = value if isinstance(value, list) else [value]
+    return [str(each) if type(each) is int else each for each in values]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 from aiohttp import ClientWebSocketResponse, web
 from aiohttp.test_utils import TestClient, TestServer
 
@@ -129,7 +130,7 @@ async def frame(ws: ClientWebSocketResponse) -> dict[str, Any]:
     async with asyncio.timeout(20):
         message = await ws.receive()
     assert message.type is aiohttp.WSMsgType.TEXT, (message, ws.close_code)
-    found: dict[str, Any] = json.loads(message.data)
+    found: dict[str, Any] = msgspec.json.decode(message.data)
     return found
 
 
@@ -146,6 +147,7 @@ async def read_to(ws: ClientWebSocketResponse, seq: int) -> list[dict[str, Any]]
     frames = []
     while True:
         frames.append(await frame(ws))
+        assert frames[-1]["kind"] != "error", frames[-1]
         if frames[-1].get("to", 0) >= seq:
             return frames
 
