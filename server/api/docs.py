@@ -46,7 +46,7 @@ async def openapi_json(request: web.Request) -> dict[str, Any]:
 )
 async def asyncapi_json(request: web.Request) -> dict[str, Any]:
     """Derived from the types of the frames."""
-    return await asyncio.to_thread(_asyncapi, request.host)
+    return await asyncio.to_thread(_asyncapi, request.app[FRONT].callers.host(request))
 
 
 @routes.get("/api/docs", needs=None, summary="A page that shows both documents", tags=("documents",), hidden=True)

@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from server.http.problems import BadRequest
+
 _PORTS = {"http": 80, "https": 443}
 NOWHERE: tuple[str, str, int | None] = ("", "", None)
+_host = re.compile(r"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?\Z").match
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -62,10 +66,16 @@ class Callers:
         """Did the client come by TLS?"""
         return request.secure or (bool(self._trusted) and self._forwarded(request, "X-Forwarded-Proto") == "https")
 
-    def origin(self, request: web.BaseRequest) -> str:
-        """This server as the client calls it: `https://tocsin.example.org`."""
+    def host(self, request: web.BaseRequest) -> str:
+        """This server's name as the client calls it. Raises BadRequest for what is none: it is shown to people."""
         host = self._forwarded(request, "X-Forwarded-Host") or request.host
-        return f"{'https' if self.secure(request) else 'http'}://{host}"
+        if not _host(host):
+            raise BadRequest()
+        return host
+
+    def origin(self, request: web.BaseRequest) -> str:
+        """This server as the client calls it: `https://tocsin.example.org`. Raises BadRequest like `host`."""
+        return f"{'https' if self.secure(request) else 'http'}://{self.host(request)}"
 
     def is_own_page(self, request: web.BaseRequest, *, origin_only: bool = False) -> bool:
         """Does the browser say that one of this server's own pages sent this? `Origin` decides where there is one.

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from aiohttp import web
+from aiohttp.web_protocol import RequestPayloadError
 from msgspec import inspect
 from multidict import MultiMapping
 
@@ -53,6 +54,7 @@ class BodyReader:
 
     def __init__(self, limit: int, large_at_once: int = 4) -> None:
         self.limit = limit
+        self.limit_mib = limit // MIB if limit >= MIB else limit / MIB  # as people are told
         self._large = asyncio.Semaphore(large_at_once)
 
     @staticmethod
@@ -70,23 +72,27 @@ class BodyReader:
             return use(at_hand)
         length = request.content_length
         if length is not None and length > self.limit:
-            raise TooLarge(limit_mib=self.limit // MIB)
-        if length is not None and length <= LARGE:
-            return use(await self._collect(request))
-        async with self._large:
-            return await asyncio.to_thread(use_large, await self._collect(request))
-
-    async def _collect(self, request: web.BaseRequest) -> bytes:
+            raise TooLarge(limit_mib=self.limit_mib)
         body = bytearray()
+        if await self._collect(request, body, LARGE):
+            return use(bytes(body))
+        async with self._large:  # only now: a client that says little and slowly takes no place
+            await self._collect(request, body, self.limit)
+            return await asyncio.to_thread(use_large, bytes(body))
+
+    async def _collect(self, request: web.BaseRequest, body: bytearray, most: int) -> bool:
+        """Read on until the end (True) or until there is more than `most`. Raises TooLarge beyond the limit."""
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
                 while chunk := await request.content.readany():
                     body += chunk
                     if len(body) > self.limit:
-                        raise TooLarge(limit_mib=self.limit // MIB)
-        except TimeoutError:
+                        raise TooLarge(limit_mib=self.limit_mib)
+                    if len(body) > most:
+                        return False
+        except (TimeoutError, RequestPayloadError, ConnectionError):  # too slow, cut up badly, or gone half-way
             raise Malformed() from None
-        return bytes(body)
+        return True
 
 
 class BodyDecoder(Generic[T]):

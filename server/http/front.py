@@ -15,13 +15,14 @@ from itertools import count
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 from multidict import CIMultiDict, istr
 
 from server.clock import Clock
 from server.http.auth import KEY, KeyRing
 from server.http.caller import Callers
-from server.http.decode import MIB, BodyReader
+from server.http.decode import LARGE, MIB, BodyReader
 from server.http.limits import Limiter
 from server.http.problems import NotFound, ProblemBody, WrongMethod, answer, as_problem, body_of
 from server.http.reply import JSON, Reply
@@ -83,6 +84,8 @@ class Front:
         self.callers = Callers(settings.server.trusted_proxies, tls=bool(settings.server.tls_cert))
         self.keyring = KeyRing(store, clock, self.callers, settings.auth.admin_key)
         self.reader = BodyReader(settings.limits.body_mib * MIB)
+        self.strangers = BodyReader(min(LARGE, settings.limits.body_mib * MIB))
+        """Reads what anybody may send, so little that it never takes a place among the large bodies."""
         per_minute = settings.limits.requests_per_minute
         self.limiter = Limiter(clock, per_minute) if per_minute else None
         self.problem_page: PageProblem | None = None
@@ -161,7 +164,17 @@ def setup(app: web.Application, settings: Settings, clock: Clock, store: Store) 
     """Put the front before `app`. The store may be opened later; `keyring_context` must follow it."""
     front = app[FRONT] = Front(settings, clock, store)
     app.on_response_prepare.append(_dress_streams(front))
+    logging.getLogger("aiohttp.server").addFilter(_without_what_was_sent)
     return front
+
+
+def _without_what_was_sent(record: logging.LogRecord) -> bool:
+    """What is no HTTP is the client's affair: a line, not a traceback, and none of its bytes (a key may be in them)."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        record.msg, record.args = "a request was refused unread: %s", (type(error).__name__,)
+        record.levelno, record.levelname, record.exc_info = logging.INFO, "INFO", None
+    return True
 
 
 async def keyring_context(app: web.Application) -> AsyncIterator[None]:

@@ -127,7 +127,7 @@ def _build(route: Route, front: Front) -> Handler:
     strict = needs is not None and not route.page and not route.free_query and route.query is None
     if route.query is not None or strict:
         query = QueryDecoder(route.query or NoQuery)
-    keyring, limiter, reader = front.keyring, front.limiter, front.reader
+    keyring, limiter, reader = front.keyring, front.limiter, front.strangers if needs is None else front.reader
     audited, first, empty_body = route.audit, route.first, route.empty_body
 
     async def call(request: web.Request) -> web.StreamResponse:
