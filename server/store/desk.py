@@ -102,15 +102,18 @@ class EmptyTrash(Op):
         return [await op._slice(batch) for op in ops]
 
     async def _slice(self, batch: Batch) -> bool:
-        tx = batch.tx
+        tx, left = batch.tx, SLICE
         found = await tx.all(sql.TRASH)
-        if not found:
-            return False
-        task_id = found[0][0]
-        left = SLICE - len(await tx.all(sql.EMPTY_OUTCOMES, task_id, SLICE))
-        if left and len(await tx.all(sql.EMPTY_CHUNKS, task_id, min(left, 200))) < min(left, 200):
+        for (task_id,) in found:
+            left -= len(await tx.all(sql.EMPTY_OUTCOMES, task_id, left))
+            if left <= 0:
+                break
+            chunks = len(await tx.all(sql.EMPTY_CHUNKS, task_id, left))
+            left -= chunks + 1
+            if left <= 0:
+                break
             await tx.all(sql.DROP_TRASH, task_id)
-        return True
+        return bool(found)
 
 
 @dataclass(eq=False)

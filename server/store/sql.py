@@ -138,7 +138,7 @@ SELECT id FROM task WHERE ended_ms IS NOT NULL AND ended_ms <= $1 AND status = $
 ORDER BY ended_ms LIMIT $3 {skip_locked}"""
 DROP_TASK = f"DELETE FROM task WHERE id = $1 AND ended_ms IS NOT NULL RETURNING {TASK}"
 ADD_TRASH = "INSERT INTO trash (task_id) VALUES ($1) ON CONFLICT DO NOTHING"
-TRASH = "SELECT task_id FROM trash LIMIT 1"
+TRASH = "SELECT task_id FROM trash LIMIT 500"
 EMPTY_OUTCOMES = """
 DELETE FROM outcome WHERE (task_id, n, run, attempt) IN (
   SELECT task_id, n, run, attempt FROM outcome WHERE task_id = $1 LIMIT $2) RETURNING n"""
