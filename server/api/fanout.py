@@ -1,10 +1,9 @@
 """The hub: everyone who reads the event stream, and who is told what when.
 
-A subscriber that has caught up is live: it is written to by one plain loop per turn, from a frame built once for all
-who read the same (a Group). One whose socket does not take it leaves that loop and is served from its own cursor,
-with back-pressure, until it has caught up; so a slow one costs the others nothing and memory is bounded by its
-socket's buffer. Who reads nothing is cut off (`subscriber.py` sees it). Handshakes and commands are left to
-websocket.py and sse.py.
+A subscriber that has caught up is live (live.py). One whose socket does not take what comes leaves the live and is
+served from its own cursor, with back-pressure, until it has caught up; so a slow one costs the others nothing, and
+memory is bounded by its socket's buffer. Who reads nothing is cut off (subscriber.py sees it). Handshakes and commands
+are left to websocket.py and sse.py.
 """
 
 from __future__ import annotations
@@ -25,29 +24,21 @@ from server.api.frames import (
     Hello,
     Plan,
     Shutdown,
-    Wire,
     encode,
     events_frame,
     on_wire,
 )
+from server.api.live import FRAME_BYTES, FRAME_EVENTS, LATEST_BYTES, LATEST_EVENTS, TURN_WRITES, Live
 from server.api.stats_feed import StatsFeed
-from server.api.subscriber import LIMIT, Group, Subscriber
+from server.api.subscriber import LIMIT, Subscriber
 from server.clock import Clock
 from server.http.problems import Draining, StreamsFull, TooManyStreams
-from server.log import Batch, Cursor, Gap, Log, conflate
-from server.model import Event
+from server.log import Batch, Cursor, Gap, Log
 from server.settings import Events as Settings
 from server.store.engine import StoreUnavailable
 
 log = logging.getLogger("tocsin.stream")
 
-FRAME_EVENTS = 256
-FRAME_BYTES = 64 * 1024
-LATEST_EVENTS = 2048
-LATEST_BYTES = 1024 * 1024
-TURN_WRITES = 200
-"""Sockets written to in one turn of the event loop, at most: about 1.5 ms."""
-TURN_BYTES = 4 * 1024 * 1024
 CACHE_BYTES = 4 * 1024 * 1024
 HEARTBEAT_S = 20.0
 TICK_S = 1.0
@@ -72,22 +63,16 @@ class Hub:
         self.subscribers: set[Subscriber] = set()
         self._node, self._version = node, version
         self._per_key: Counter[str] = Counter()
-        self._groups: dict[tuple[Plan, Wire], Group] = {}
-        self._broad: set[Group] = set()  # those that any event may be for
-        self._by_task: dict[str, set[Group]] = {}
-        self.settled = 0  # live subscribers have been told of what lies at or before it
-        self._position = 0  # … or are being told
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._turn: Iterator[None] | None = None  # while the live ones are being told
         self._tasks: set[asyncio.Task[None]] = set()
         self._frames: dict[tuple[Any, ...], tuple[int, bytes]] = {}
         self._frames_bytes = 0
         self._dying: dict[asyncio.Transport, float] = {}  # closed, with bytes that nobody takes
         self._nobody = asyncio.Event()
         self._nobody.set()
+        self.live = Live(log, clock, self._fall_behind, self.own)
         self._stats = StatsFeed(stats_source, clock, self.own)
         self.dropped_stalled = 0  # for the metrics
-        log.on_append.append(self._appended)
+        log.on_append += [self.live.appended, self._stats.changed]
 
     # --- life ------------------------------------------------------------------------------------------
 
@@ -105,8 +90,7 @@ class Hub:
 
     def _start(self) -> None:
         if not self._tasks:
-            self._position = self.settled = self.log.head
-            self._loop = asyncio.get_running_loop()
+            self.live.start()
             self.own(self._tick(), "stream tick")
 
     async def close(self, wait_s: float = GRACE_S) -> None:
@@ -121,10 +105,10 @@ class Hub:
                     await self._nobody.wait()
             except TimeoutError:
                 for sub in list(self.subscribers):
-                    sub.transport.abort()
+                    sub.cut()
         for transport in self._dying:
             transport.abort()
-        self._loop = None
+        self.live.stop()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -173,7 +157,7 @@ class Hub:
         cursor = Cursor(self.log, since, plan.filter, latest=bool(plan.interval_ms))
         sub.told = cursor.position
         if since is None or since == self.log.head:
-            self._join(sub)
+            self.live.join(sub)
         else:
             sub.serving = self.own(self._serve(sub, cursor), "stream catch-up")
         if stats:
@@ -214,40 +198,14 @@ class Hub:
         if sub.is_open():
             sub.write(on_wire(sub.wire, encode(frame)))
 
-    # --- the live ------------------------------------------------------------------------------------
-
-    def _join(self, sub: Subscriber) -> None:
-        key = (sub.plan, sub.wire)
-        group = self._groups.get(key)
-        if group is None:
-            group = self._groups[key] = Group(sub.plan, sub.wire)
-            for index in self._indexes(group):
-                index.add(group)
-        group.subs.add(sub)
-        sub.group = group
+    # --- those behind ----------------------------------------------------------------------------------
 
     def _leave(self, sub: Subscriber) -> None:
-        """Out of its group, or out of its own catch-up."""
+        """Out of the live, or out of its own catch-up."""
         if sub.serving:
             sub.serving.cancel()
             sub.serving = None
-        group, sub.group = sub.group, None
-        if group is None:
-            return
-        group.subs.discard(sub)
-        if not group.subs:
-            del self._groups[group.plan, group.wire]
-            for index in self._indexes(group):
-                index.discard(group)
-            for task_id in group.plan.filter.task_id:
-                if not self._by_task[task_id]:
-                    del self._by_task[task_id]
-            if group.pacing:
-                group.pacing.cancel()
-
-    def _indexes(self, group: Group) -> list[set[Group]]:
-        ids = group.plan.filter.task_id
-        return [self._by_task.setdefault(task_id, set()) for task_id in ids] if ids else [self._broad]
+        self.live.leave(sub)
 
     def _fall_behind(self, sub: Subscriber) -> None:
         """Its socket is not keeping up: serve it at its own pace."""
@@ -256,139 +214,6 @@ class Hub:
             cursor = Cursor(self.log, None, sub.plan.filter, latest=bool(sub.plan.interval_ms))
             cursor.position = sub.told
             sub.serving = self.own(self._serve(sub, cursor), "stream catch-up")
-
-    def _all_fall_behind(self) -> None:
-        for group in list(self._groups.values()):
-            for sub in list(group.subs):
-                self._fall_behind(sub)
-
-    def _appended(self) -> None:
-        if self._loop is not None and self._turn is None:
-            self._turn = self._turns()
-            self._loop.call_soon(self._go_on)
-        self._stats.changed()
-
-    def _go_on(self) -> None:
-        """One turn of the event loop for telling the live ones; several appends before it are told at once."""
-        if self._turn is None or self._loop is None:
-            return
-        try:
-            next(self._turn)
-        except StopIteration:
-            self._turn = None
-            return
-        except Exception:
-            log.exception("a turn of the stream failed; its subscribers go on from their own place")
-            self._all_fall_behind()
-            self._position = self.settled = self.log.head
-            self._turn = None
-            return
-        self._loop.call_soon(self._go_on)
-
-    def _turns(self) -> Iterator[None]:
-        """Tell the live ones what was appended, until nothing is left; gives way where it yields."""
-        while True:
-            yield from self._spread()
-            if self._position >= self.log.head:
-                return
-            yield
-
-    def _spread(self) -> Iterator[None]:
-        events = self.log.recent(self._position, FRAME_EVENTS) if self._groups else []
-        if not events:  # nobody is live; or more came at once than the ring holds (None)
-            if events is None:
-                self._all_fall_behind()
-            self._position = self.settled = self.log.head
-            return
-        events = _within(events, FRAME_BYTES)
-        first, last = self._position + 1, events[-1].seq
-        self._position = last
-        for group in self._touched(events):
-            if group.plan.interval_ms:
-                if group.pacing is None:
-                    group.scanned = first - 1
-                    group.pacing = self.own(self._pace(group), "stream pace")
-            elif passed := (events if group.all else group.plan.filter.of(events)):
-                yield from self._tell(group, passed, last)
-        self.settled = last
-
-    def _touched(self, events: list[Event]) -> list[Group]:
-        """The groups that some of `events` may be for."""
-        touched = list(self._broad)
-        if self._by_task:
-            found: set[Group] = set()
-            for event in events:
-                found |= self._by_task.get(event.task_id, _NONE)
-            touched += found
-        return touched
-
-    def _tell(self, group: Group, events: list[Event], last: int) -> Iterator[None]:
-        """Write one frame up to `last` to everyone in `group`; `events` are what passed its filter.
-
-        Gives way (yields) after `TURN_WRITES` sockets.
-        """
-        frames: dict[int, bytes | None] = {}
-        writes, room = TURN_WRITES, TURN_BYTES
-        for sub in list(group.subs):
-            told = sub.told
-            if sub.group is not group or told >= last:  # gone, or come later, while others were written to
-                continue
-            try:
-                data = frames[told]
-            except KeyError:
-                data = frames[told] = _frame(group.wire, told, last, events)
-            if data is None or sub.is_closing():
-                continue
-            if sub.buffered() > LIMIT:
-                self._fall_behind(sub)
-                continue
-            sub.write(data)
-            sub.told = last
-            writes -= 1
-            room -= len(data)
-            if writes <= 0 or room <= 0:
-                writes, room = TURN_WRITES, TURN_BYTES
-                yield
-
-    async def _pace(self, group: Group) -> None:
-        """`mode=latest`: while there is something to tell, tell the newest once per interval."""
-        interval_s = group.plan.interval_ms / 1000
-        try:
-            while group.subs and group.scanned < self._position:
-                rest_s = group.sent_at + interval_s - self.clock.monotonic()
-                if rest_s > 0:
-                    await self.clock.sleep(rest_s)
-                last = self._position
-                newest = await self._newest(group, last)
-                if newest is None:
-                    for sub in list(group.subs):
-                        self._fall_behind(sub)
-                    return
-                shown = _within(newest[:LATEST_EVENTS], LATEST_BYTES)
-                if len(shown) < len(newest):
-                    last = shown[-1].seq  # the others' newest states lie behind it
-                if shown:
-                    group.sent_at = self.clock.monotonic()
-                    for _ in self._tell(group, shown, last):
-                        await asyncio.sleep(0)
-                group.scanned = last
-        finally:
-            group.pacing = None
-
-    async def _newest(self, group: Group, last: int) -> list[Event] | None:
-        newest: list[Event] = []
-        position = group.scanned
-        while position < last:
-            events = self.log.recent(position, min(4096, last - position))
-            if events is None:
-                return None
-            newest = conflate(newest + group.plan.filter.of(events))
-            position = events[-1].seq
-            if position < last:
-                await asyncio.sleep(0)
-        return newest
-
-    # --- those behind ----------------------------------------------------------------------------------
 
     async def _serve(self, sub: Subscriber, cursor: Cursor) -> None:
         """Read to `sub` at its own pace until it has caught up."""
@@ -406,7 +231,7 @@ class Hub:
                 return
             if frame is None:
                 sub.serving = None
-                self._join(sub)
+                self.live.join(sub)
                 return
             if not frame:  # nothing of this part of the log is for it
                 await asyncio.sleep(0)
@@ -454,7 +279,7 @@ class Hub:
             for n, sub in enumerate(list(self.subscribers)):
                 if sub.ended is not None:
                     if now - sub.ended_at >= GRACE_S:
-                        sub.transport.abort()
+                        sub.cut()
                 elif sub.is_closing():
                     sub.finish()  # SSE: nothing else says that the peer is gone
                 elif sub.stalled(now, self.settings.stall_s):
@@ -476,9 +301,8 @@ class Hub:
         if sub.buffered() > LIMIT:
             return
         data = b""
-        group = sub.group
-        if group is not None:
-            to = max(sub.told, group.scanned if group.pacing else self.settled)
+        if sub.group is not None:
+            to = self.live.told_of(sub)
             data = on_wire(sub.wire, HEARTBEAT % (sub.told + 1, to), to)
             sub.told = to
         if sub.wire == "websocket":
@@ -488,33 +312,9 @@ class Hub:
             sub.write(data)
 
 
-_NONE: set[Group] = set()
-
-
-def _frame(wire: Wire, told: int, last: int, events: list[Event]) -> bytes | None:
-    """`events` behind `told`, as a frame up to `last`; None if there are none."""
-    if events[0].seq <= told:
-        events = [event for event in events if event.seq > told]
-        if not events:
-            return None
-    return on_wire(wire, events_frame(told + 1, last, events), last)
-
-
 def _step(sub: Subscriber, step: Batch | Gap) -> bytes:
     if isinstance(step, Gap):
         return on_wire(sub.wire, encode(GapFrame(step.first, step.last)), step.last)
     if not step.events:
         return b""
     return on_wire(sub.wire, events_frame(sub.told + 1, step.last, step.events), step.last)
-
-
-def _within(events: list[Event], most: int) -> list[Event]:
-    """The first of `events` that have at most `most` bytes; one at least."""
-    if len(events) < 2:
-        return events
-    size = 0
-    for n, event in enumerate(events):
-        size += len(event.body)
-        if size > most and n:
-            return events[:n]
-    return events

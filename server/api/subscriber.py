@@ -165,3 +165,10 @@ class Subscriber:
             if data:
                 self.write(data)
         self.finish()
+
+    def cut(self) -> None:
+        """It has had its time: end the connection, at once if the peer takes nothing."""
+        if self.buffered():
+            self.transport.abort()
+        else:
+            self.transport.close()  # what lies in the kernel still reaches the peer

@@ -53,8 +53,9 @@ class Raw:
         server = kit.client.server
         reader, writer = await asyncio.open_connection(server.host, server.port)
         writer.write(
-            f"GET /ws/events HTTP/1.1\r\nHost: x\r\nX-API-Key: {SECRETS[Role.VIEWER]}\r\nConnection: Upgrade\r\n"
-            "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+            f"GET /ws/events HTTP/1.1\r\nHost: x\r\nX-API-Key: {SECRETS[Role.VIEWER]}\r\n"
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
         )
         head = await reader.readuntil(b"\r\n\r\n")
         assert b" 101 " in head, head
@@ -62,7 +63,11 @@ class Raw:
 
     def send(self, opcode: int, payload: bytes) -> None:
         size = len(payload)
-        head = struct.pack("!BB", 0x80 | opcode, 0x80 | size) if size < 126 else struct.pack("!BBH", 0x80 | opcode, 254, size)
+        head = (
+            struct.pack("!BB", 0x80 | opcode, 0x80 | size)
+            if size < 126
+            else struct.pack("!BBH", 0x80 | opcode, 254, size)
+        )
         self.writer.write(head + b"\0\0\0\0" + payload)
 
     async def receive(self) -> tuple[int, bytes]:

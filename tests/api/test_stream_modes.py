@@ -118,7 +118,9 @@ async def test_subscribe_replaces_filter_mode_and_place(kit: Desk):
     await ws.send_json({"action": "subscribe", "since": 90, "priority": ["HAUTE", 1], "type": "meteo"})
     kit.commit(30)
     last = kit.commit(1, type="meteo", priority=2)[0].seq
-    wanted = [each.seq for each in kit.shelf.events if each.seq > 90 and each.type == "meteo" and each.priority in (1, 2)]
+    wanted = [
+        each.seq for each in kit.shelf.events if each.seq > 90 and each.type == "meteo" and each.priority in (1, 2)
+    ]
     assert seqs(await read_to(ws, last)) == wanted
     await ws.send_json({"action": "subscribe", "since": "0"})
     assert seqs(await read_to(ws, last)) == list(range(1, last + 1))
@@ -152,7 +154,9 @@ async def test_latest_shows_the_newest_state_of_each_task_once_per_interval(kit:
 
 
 async def test_latest_ends_with_the_states_that_every_event_would_give(kit: Desk):
-    pairs = [(await kit.open(query), await kit.open(query + "&mode=latest&interval_ms=50")) for query in ("", "type=meteo")]
+    pairs = [
+        (await kit.open(query), await kit.open(query + "&mode=latest&interval_ms=50")) for query in ("", "type=meteo")
+    ]
     for ws in (socket for pair in pairs for socket in pair):
         await frame(ws)
     reading = []

@@ -1,4 +1,4 @@
-"""The promise: every event that the filter matches, in order, without a gap or a repeat, whoever else is reading how."""
+"""The promise: every event that the filter matches, in order, without a gap or a repeat, whoever else reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aiohttp import ClientWebSocketResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.api.fanout import FRAME_BYTES
+from server.api.live import FRAME_BYTES
 from server.api.subscriber import LIMIT
 from server.log import Filter
 from tests.api.stream_kit import Desk, desk, frame, read_to, seqs, settle
@@ -75,7 +75,9 @@ class Follower:
         ]
 
 
-async def many(kit: Desk, seed: int, followers: int, commits: int, *, most: int = 40, trims: bool = False) -> list[Follower]:
+async def many(
+    kit: Desk, seed: int, followers: int, commits: int, *, most: int = 40, trims: bool = False
+) -> list[Follower]:
     """Followers join, pause, leave and resume while the log is written; all must have seen all of theirs."""
     draw = random.Random(seed)
     ended: list[int] = []

@@ -140,7 +140,7 @@ class Tocsin:
             ]
         )
         assert self.hub
-        while self.hub.settled < self.log.head:
+        while self.hub.live.settled < self.log.head:
             await asyncio.sleep(0)
 
     @property

@@ -6,7 +6,7 @@ import asyncio
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.log import ALL, Batch, Cursor, Filter, Gap, Log, conflate
@@ -66,6 +66,7 @@ steps = st.lists(
 )
 
 
+@settings(max_examples=50)
 @given(steps=steps, only=st.sampled_from(FILTERS), since=st.integers(0, 400), most=st.sampled_from([1, 7, 256]))
 def test_a_cursor_gives_the_filtered_log_once_and_in_order(steps, only, since, most):
     async def story() -> None:
@@ -109,6 +110,7 @@ def test_a_cursor_gives_the_filtered_log_once_and_in_order(steps, only, since, m
     asyncio.run(story())
 
 
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10_000), most=st.sampled_from([1, 5, 2048]), cut=st.integers(0, 300))
 def test_latest_ends_with_the_same_states_as_every_event_would(seed, most, cut):
     async def story() -> None:
