@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
+from typing import Any
 
 from msgspec import Struct
 
@@ -69,9 +70,9 @@ class Dispatch:
 
     def __init__(
         self, task: NotificationTask, store: Store, channels: Channels, settings: Settings, clock: Clock,
-        draw: Callable[[], float], on_settling: Callable[[], None] = lambda: None, first: Chunk | None = None,
+        draw: Callable[[], float], on_settling: Callable[[Any], None] = lambda hand: None, first: Chunk | None = None,
     ):  # fmt: skip
-        """`draw` gives the jitter, 0..1; `on_settling` is called when the last outcome has come back.
+        """`draw` gives the jitter, 0..1; `on_settling` is called with this when the last outcome has come back.
 
         `first` is the task's first chunk of recipients, if it is at hand.
         """
@@ -146,7 +147,7 @@ class Dispatch:
             self.task.id, self.task.fence, now_ms, records, self._failed if self._round.complete else None, final
         )
         self.settling = True
-        self._on_settling()
+        self._on_settling(self)
         return await self._insist(settle)
 
     def _failure(self) -> Failure:

@@ -83,6 +83,7 @@ class Stats:
                     "since": iso(hand.since_ms),
                 }
                 for hand in sorted(self._pool.hands.values(), key=lambda hand: (hand.express, hand.worker))
+                if not hand.waiting
             ],
             "channels": [
                 {

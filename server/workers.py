@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from heapq import heappop, heappush
 
 from server.channels import Channels
 from server.clock import Clock, sleep_or
@@ -27,14 +28,25 @@ log = logging.getLogger("tocsin.workers")
 TURN_S = 5.0
 """A task that has been in hand for so long gives way to others that wait, and queues up again."""
 CANCELLED = EventKind.CANCELLED.value
+AHEAD_S = 0.02
+"""As many tasks are claimed ahead of free workers as these get done in so long: none, unless tasks are short."""
+AHEAD_MOST = 64
+WAITED_MOST_S = 1.0
+"""A task claimed ahead that has waited for so long goes back to the queue: workers are not as quick as they were."""
 WAKING = {EventKind.ENQUEUED.value, EventKind.RETRY_SCHEDULED.value, EventKind.RESUMED.value}
 
 
 class Hand(Dispatch):
     """A dispatch and the worker that has it."""
 
-    worker: int
-    express: bool
+    worker: int = 0
+    express: bool = False
+    waiting: bool = False  # claimed ahead: the next worker to be free takes it up
+    begun_s: float = 0.0  # monotonic: when it was claimed and, later, when a worker took it up
+
+    def __lt__(self, other: Hand) -> bool:
+        mine, others = self.task, other.task
+        return (mine.priority, mine.place_ms, mine.id) < (others.priority, others.place_ms, others.id)
 
 
 class WorkerPool:
@@ -55,6 +67,9 @@ class WorkerPool:
             self._rates[""] = int(settings.queue.rate_per_minute)
         self._letting: set[asyncio.Task[None]] = set()
         self._work: dict[asyncio.Task[None], Hand] = {}
+        self._busy: set[Hand] = set()  # a worker is at them; what only waits for its last write is not among them
+        self._waiting: list[Hand] = []  # heap
+        self._hand_s = 1.0  # how long a task has kept its worker of late
         self._loops: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
         self._most_urgent: int | None = Priority.CRITIQUE  # of what may be ready to be claimed; None: nothing
@@ -90,6 +105,7 @@ class WorkerPool:
         self.draining = True
         self.claiming = False
         self._wake.set()
+        self._give_back("drain")
         longest = max((channel.settings.timeout_s for channel in self._channels.values()), default=0)
         await self._finish(max(grace_s - longest, 0))
         for hand in self.hands.values():
@@ -168,10 +184,15 @@ class WorkerPool:
     # --- claiming ------------------------------------------------------------------------------------
 
     def _free(self) -> tuple[int, int]:
-        """Free workers: for anything, and of the express lane. A task that only waits for its last write is done."""
-        busy = [hand for hand in self.hands.values() if not hand.settling]
-        express = sum(hand.express for hand in busy)
-        return self.workers - (len(busy) - express), self.express_workers - express
+        """Free workers: for anything, and of the express lane."""
+        express = sum([hand.express for hand in self._busy])
+        return self.workers - (len(self._busy) - express), self.express_workers - express
+
+    def _room(self, free: int) -> int:
+        """How many tasks to claim for `free` workers: more than those where tasks are short."""
+        ahead = 0 if self._rates else min(AHEAD_MOST, int(self.workers * AHEAD_S / self._hand_s))
+        waiting = len(self._waiting)
+        return max(free, 0) + (ahead - waiting if waiting <= ahead // 2 else 0)
 
     async def _claim_loop(self) -> None:
         while not self.draining:
@@ -179,9 +200,10 @@ class WorkerPool:
             self._wake.clear()
             while not self.draining and self._most_urgent is not None:
                 slots, express = self._free()
+                slots = self._room(slots)
                 if slots <= 0 and (express <= 0 or self._most_urgent > Priority.CRITIQUE):
                     break
-                await self._claim(max(slots, 0), max(express, 0))
+                await self._claim(slots, max(express, 0))
 
     async def _claim(self, slots: int, express: int) -> None:
         seen, self._most_urgent = self._most_urgent, None
@@ -205,16 +227,30 @@ class WorkerPool:
 
     def _begin(self, task: NotificationTask, first: Chunk, begun: float) -> None:
         hand = Hand(
-            task, self._store, self._channels, self._settings, self._clock, random.random, self._wake.set, first
+            task, self._store, self._channels, self._settings, self._clock, random.random, self._freed, first
         )  # fmt: skip
         hand.lease_until = begun + self._settings.queue.lease_s
-        slots, _ = self._free()
-        hand.express = slots <= 0
-        taken = {other.worker for other in self.hands.values() if not other.settling}
-        hand.worker = next(number for number in range(1, len(taken) + 2) if number not in taken)
+        hand.begun_s = begun
         self.hands[task.id] = hand
+        free, express = self._free()
+        hand.express = free <= 0 and express > 0 and task.priority == Priority.CRITIQUE
         if self.draining:
             hand.stop("drain")
+        elif free <= 0 and not hand.express:
+            hand.waiting = True
+            heappush(self._waiting, hand)
+            return
+        self._start(hand)
+
+    def _start(self, hand: Hand) -> None:
+        """A worker takes a task up."""
+        hand.waiting = False
+        hand.begun_s = self._clock.monotonic()
+        hand.since_ms = self._clock.now_ms()
+        taken = {other.worker for other in self._busy}
+        hand.worker = next(number for number in range(1, len(taken) + 2) if number not in taken)
+        self._busy.add(hand)
+        task = hand.task
         work = asyncio.create_task(self._do(hand), name=f"work-{task.id}")
         self._work[work] = hand
         work.add_done_callback(self._done)
@@ -238,9 +274,28 @@ class WorkerPool:
             for told in self.on_settled:
                 told(after)
 
-    def _done(self, work: asyncio.Task[None]) -> None:
-        self._work.pop(work, None)
+    def _freed(self, hand: Hand) -> None:
+        """A worker is done with a task, but for its last write: it takes up the next."""
+        if hand in self._busy:
+            self._busy.discard(hand)
+            if not hand.express:
+                self._hand_s += (self._clock.monotonic() - hand.begun_s - self._hand_s) / 16
+        while self._waiting and self._free()[0] > 0:
+            self._start(heappop(self._waiting))
         self._wake.set()
+
+    def _done(self, work: asyncio.Task[None]) -> None:
+        hand = self._work.pop(work, None)
+        if hand:
+            self._freed(hand)
+
+    def _give_back(self, why: str) -> None:
+        """Have what was claimed ahead go back to the queue: taken up, but stopped before anybody is called."""
+        self._hand_s = 1.0
+        while self._waiting:
+            hand = heappop(self._waiting)
+            hand.stop(why)
+            self._start(hand)
 
     # --- time ----------------------------------------------------------------------------------------
 
@@ -288,10 +343,12 @@ class WorkerPool:
 
     def _give_way(self) -> None:
         """If others as urgent or more so wait and no worker is free, the longest in hand has had its turn."""
+        if self._waiting and self._clock.monotonic() - min(hand.begun_s for hand in self._waiting) > WAITED_MOST_S:
+            self._give_back("turn")
         if self._most_urgent is None or self._free()[0] > 0:
             return
         old_ms = self._clock.now_ms() - int(TURN_S * 1000)
-        long = [h for h in self.hands.values() if not h.express and h.since_ms <= old_ms and not h.stopped]
+        long = [h for h in self._busy if not h.express and h.since_ms <= old_ms and not h.stopped]
         long = [h for h in long if self._most_urgent <= h.task.priority]
         if long:
             min(long, key=lambda h: h.since_ms).stop("turn")
