@@ -8,7 +8,7 @@ from server.api import sse, websocket
 from server.api.fanout import Hub
 from server.api.frames import StreamQuery
 from server.http.front import FRONT
-from server.http.problems import Draining, ForeignOrigin, StreamsFull, TooManyStreams
+from server.http.problems import Draining, ForeignOrigin, StreamsFull, TooManyStreams, UpgradeRequired
 from server.http.routes import Routes
 from server.model import Role
 
@@ -37,7 +37,8 @@ def _hub(request: web.Request) -> Hub:
     stream=True,
     summary="Follow the event log (WebSocket)",
     tags=("events",),
-    problems=PROBLEMS,
+    problems=(*PROBLEMS, UpgradeRequired),
+    first=websocket.expect_upgrade,
 )
 async def events_by_websocket(request: web.Request, query: StreamQuery) -> web.StreamResponse:
     """Every event that the filter matches, in order, without a gap or a repeat; `/api/asyncapi.json` has the frames.

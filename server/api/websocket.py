@@ -17,7 +17,7 @@ from server.api.frames import ErrorFrame, StreamQuery, Subscribe, on_wire
 from server.api.subscriber import Subscriber
 from server.http.auth import KEY, SESSION
 from server.http.complaints import query_complaints
-from server.http.problems import sentence
+from server.http.problems import UpgradeRequired, sentence
 from server.i18n import lang, text
 
 COMMAND_BYTES = 4096
@@ -26,6 +26,13 @@ EXAMPLE = '{"action":"subscribe","since":0}'
 KNOWN = "subscribe"
 
 _LISTS = {"type", "status", "task_id", "priority"}
+
+
+def expect_upgrade(request: web.Request) -> None:
+    """Raise UpgradeRequired for a plain GET, which is to be told where it gets the same."""
+    options = request.headers.get("Connection", "").lower()
+    if request.headers.get("Upgrade", "").strip().lower() != "websocket" or "upgrade" not in options:
+        raise UpgradeRequired()
 
 
 async def serve(request: web.Request, hub: Hub, query: StreamQuery) -> web.WebSocketResponse:

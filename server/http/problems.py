@@ -228,6 +228,18 @@ class IdempotencyConflict(Problem):
     code = "idempotency-conflict"
 
 
+class UpgradeRequired(Problem):
+    """This address speaks WebSocket alone; GET /api/events gives the same frames over plain HTTP."""
+
+    status = 426
+    code = "upgrade-required"
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        # RFC 9110, 7.8 (Connection has to name Upgrade) and RFC 6455, 4.4
+        self.headers |= {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+
+
 class TooFast(Problem):
     """Too many requests; try again in {retry_after_s} s."""
 

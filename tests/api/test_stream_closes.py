@@ -180,8 +180,12 @@ async def test_too_many_of_one_key_are_429_and_too_many_in_all_503(tmp_path: Pat
         assert (await frame(await kit.open()))["kind"] == "hello"
 
 
-async def test_a_plain_get_at_the_websocket_is_400_and_takes_no_place(kit: Desk):
-    assert (await kit.client.get("/ws/events", headers=VIEWER)).status == 400
+@pytest.mark.parametrize("lang", ["fr", "en"])
+async def test_a_plain_get_at_the_websocket_is_told_where_else_it_can_go_and_takes_no_place(kit: Desk, lang: str):
+    answer = await kit.client.get("/ws/events", headers=VIEWER | {"Accept-Language": lang})
+    assert (answer.status, answer.headers["Upgrade"]) == (426, "websocket")
+    assert "upgrade" in answer.headers["Connection"].lower()
+    assert ((problem := await answer.json())["code"], "/api/events" in problem["detail"]) == ("upgrade-required", True)
     assert not kit.hub.subscribers
 
 
