@@ -88,7 +88,7 @@ class Channels(dict[str, Channel]):
                     base_dir=settings.base_dir,
                 )  # fmt: skip
             except ValueError as error:
-                raise ConfigError(f"{settings.file}: channels.{name}.url: {error}") from None
+                raise ConfigError(f"{settings.place('channels', name, 'url')}: {error}") from None
             self[name] = Channel(name, channel, notifier, clock)
 
     def route(self, type_name: str, recipient: Recipient) -> list[str]:

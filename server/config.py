@@ -36,6 +36,7 @@ from server.settings import (
     is_group,
     is_secret,
     kinds,
+    place,
     table_of,
 )
 
@@ -73,7 +74,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     reader.overlay(table)
     sections = reader.group((), Sections, table)
     fields = {name: getattr(sections, name) for name in kinds(Sections)}
-    settings = fill(Settings(**fields, file=file, base_dir=file.parent))
+    settings = fill(Settings(**fields, file=file, base_dir=file.parent, variables=reader.variables))
     check(reader, settings)
     return settings
 
@@ -111,11 +112,7 @@ class Reader:
 
     def error(self, key: Key, text: str) -> ConfigError:
         """`FILE: KEY: text`, or `VARIABLE: text` where the environment gave the value."""
-        for length in range(len(key), 0, -1):
-            if variable := self.variables.get(key[:length]):
-                inner = ".".join(key[length:])
-                return ConfigError(f"{variable}: {inner + ': ' if inner else ''}{text}")
-        return ConfigError(f"{self.file}: {'.'.join(key) + ': ' if key else ''}{text}")
+        return ConfigError(f"{place(self.file, self.variables, key)}: {text}")
 
     def overlay(self, table: dict[str, Any]) -> None:
         """Put the TOCSIN_SECTION__KEY variables over the file's values; whole tables first."""

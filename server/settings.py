@@ -6,6 +6,7 @@ Reading the file and the environment into them, and what must hold between keys,
 from __future__ import annotations
 
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -181,10 +182,23 @@ class Settings(Sections, frozen=True, kw_only=True):
 
     file: Path = DEFAULT_FILE
     base_dir: Path = DEFAULT_FILE.parent  # relative paths in the settings are relative to it
+    variables: dict[tuple[str, ...], str] = {}  # key -> the variable that gave its value, or its table's
 
     def path(self, relative: str | Path) -> Path:
         """A path as the settings write it, made absolute."""
         return self.base_dir / Path(relative).expanduser()
+
+    def place(self, *key: str) -> str:
+        """Where the value of `key` came from, as errors begin: `FILE: channels.email.url`, or the variable's name."""
+        return place(str(self.file), self.variables, key)
+
+
+def place(file: str, variables: Mapping[tuple[str, ...], str], key: tuple[str, ...]) -> str:
+    """`FILE: KEY`, or `VARIABLE` where the environment gave the value (`VARIABLE: REST` if it gave a whole table)."""
+    for length in range(len(key), 0, -1):
+        if variable := variables.get(key[:length]):
+            return ": ".join(filter(None, (variable, ".".join(key[length:]))))
+    return ": ".join(filter(None, (file, ".".join(key))))
 
 
 # --- asking the types ---------------------------------------------------------------------------

@@ -100,9 +100,8 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
             settings.path(settings.server.tls_cert), settings.path(settings.server.tls_key or settings.server.tls_cert)
         )
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"{settings.file}: server.tls_cert: expected a PEM certificate with its key: {error}"
-        ) from None
+        where = settings.place("server", "tls_cert")
+        raise ConfigError(f"{where}: expected a PEM certificate with its key: {error}") from None
     return context
 
 

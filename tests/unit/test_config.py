@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from server.channels import Channels
+from server.clock import SystemClock
 from server.config import DEFAULT_FILE, ConfigError, Settings, load
 from server.model import Priority
 from server.settings import Channel, Label, NotificationType, Sections, is_group, kinds
@@ -148,6 +150,24 @@ def test_a_variable_changes_one_shipped_channel_and_leaves_the_others(config):
     channels = config("", TOCSIN_CHANNELS__EMAIL__URL="null:").channels
 
     assert (channels["email"].url, channels["sms"].url) == ("null:", "outbox:data/outbox")
+
+
+@pytest.mark.parametrize(
+    ("variables", "place"),
+    [
+        ({}, "config.toml: channels.sms.url"),
+        ({"TOCSIN_CHANNELS__EMAIL__URL": "null:"}, "config.toml: channels.sms.url"),
+        ({"TOCSIN_CHANNELS__SMS__URL": "foo:bar"}, "TOCSIN_CHANNELS__SMS__URL"),
+        ({"TOCSIN_CHANNELS__SMS": '{ url = "foo:bar" }'}, "TOCSIN_CHANNELS__SMS: url"),
+    ],
+)
+def test_a_url_that_no_notifier_knows_is_said_of_the_file_or_of_the_variable(config, tmp_path, variables, place):
+    settings = config('[channels.email]\n[channels.sms]\nurl = "foo:bar"', **variables)
+
+    with pytest.raises(ConfigError) as caught:
+        Channels(settings, SystemClock())
+
+    assert str(caught.value).replace(f"{tmp_path}/", "").startswith(f"{place}: expected ")
 
 
 def test_a_variable_finds_a_channel_whatever_its_case_and_dashes(config):
