@@ -104,7 +104,7 @@ class NewNotification(Struct, frozen=True, forbid_unknown_fields=True):
     titre: Annotated[str, Meta(min_length=1, max_length=200, pattern=NO_CONTROLS)]
     message: Annotated[str, Meta(min_length=1, max_length=10_000, pattern=r"^[^\x00]*\Z")]
     utilisateurs: Annotated[list[Recipient], Meta(min_length=1)]
-    priorite: Annotated[str, Meta(pattern=r"^(?i:critique|haute|normale|[123])\Z")] | None = None
+    priorite: Annotated[str, Meta(pattern=r"^(?ai:critique|haute|normale|[123])\Z")] | None = None
     planifiee_a: Annotated[datetime, Meta(tz=True)] | None = None
     expire_a: Annotated[datetime, Meta(tz=True)] | None = None
     webhook_url: Annotated[str, Meta(max_length=2048, pattern=r"^https?://[^\s\x00-\x1f\x7f]+\Z")] | None = None

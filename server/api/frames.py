@@ -21,7 +21,7 @@ LIVE_MS = 16
 """The shortest `interval_ms`: a screen shows no more."""
 
 Words = Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=100)]
-PriorityWord = Annotated[str, Meta(pattern=r"^(?i:critique|haute|normale|[123])\Z")]
+PriorityWord = Annotated[str, Meta(pattern=r"^(?ai:critique|haute|normale|[123])\Z")]
 Interval = Annotated[int, Meta(ge=LIVE_MS, le=60_000)]
 Seq = Annotated[int, Meta(ge=0, le=2**53)]
 

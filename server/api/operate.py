@@ -8,13 +8,13 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from server.api.context import QUEUE
-from server.api.tasks import PriorityWord, Search, When
+from server.api.tasks import PriorityWord, Search, TypeNames, When
 from server.http.auth import KEY
 from server.http.front import audit
 from server.http.problems import EmptyFilter
 from server.http.routes import Routes
 from server.i18n import lang, removed_text, text
-from server.model import ENDED, Role, Status, parse_priority, to_ms
+from server.model import ENDED, NO_CONTROLS, Role, Status, parse_priority, to_ms
 from server.queue import BulkResult
 from server.store.reads import TaskFilter
 
@@ -48,9 +48,9 @@ class BulkBody(Struct, frozen=True, forbid_unknown_fields=True):
     """Which tasks: every given part must hold."""
 
     status: list[Status] = []
-    type: list[Annotated[str, Meta(max_length=64)]] = []
+    type: TypeNames = []
     priority: list[PriorityWord] = []
-    task_ids: Annotated[list[Annotated[str, Meta(max_length=36)]], Meta(max_length=10_000)] = []
+    task_ids: Annotated[list[Annotated[str, Meta(max_length=36, pattern=NO_CONTROLS)]], Meta(max_length=10_000)] = []
     q: Search = ""
     since: When | None = None
     until: When | None = None

@@ -17,6 +17,7 @@ from server.http.problems import TaskHasEnded, TaskNotEnded, UnknownTask
 from server.http.routes import Routes
 from server.i18n import lang, reason_text
 from server.model import (
+    NO_CONTROLS,
     Delivery,
     Role,
     Standing,
@@ -38,7 +39,8 @@ ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z"
 _is_id = re.compile(ID).match
 TaskId = Annotated[str, Meta(pattern=f"^{ID}")]
 When = Annotated[datetime, Meta(tz=True)]
-PriorityWord = Annotated[str, Meta(pattern=r"^(?i:critique|haute|normale|[123])\Z")]
+PriorityWord = Annotated[str, Meta(pattern=r"^(?ai:critique|haute|normale|[123])\Z")]
+TypeNames = Annotated[list[Annotated[str, Meta(max_length=64, pattern=NO_CONTROLS)]], Meta(max_length=100)]
 Search = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00]*\Z")]
 
 
@@ -46,7 +48,7 @@ class TaskQuery(Struct, frozen=True, forbid_unknown_fields=True):
     """The query of the task list."""
 
     status: list[Status] = []
-    type: list[Annotated[str, Meta(max_length=64)]] = []
+    type: TypeNames = []
     priority: list[PriorityWord] = []
     q: Search = ""
     since: When | None = None

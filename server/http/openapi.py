@@ -52,7 +52,7 @@ TAGS = {
 def ecma(pattern: str) -> str:
     """A Python pattern as JSON Schema wants it (ECMA-262): `\\Z` and inline flags are Python's own."""
     pattern = pattern.replace(r"\Z", "$")
-    return re.sub(r"\(\?i:([^()]*)\)", lambda found: "(?:" + _any_case(found[1]) + ")", pattern)
+    return re.sub(r"\(\?a?i:([^()]*)\)", lambda found: "(?:" + _any_case(found[1]) + ")", pattern)
 
 
 def _any_case(pattern: str) -> str:

@@ -125,7 +125,7 @@ class Siege:
         if given["X-API-Key"] == "" if "X-API-Key" in given else False:
             del given["X-API-Key"]
         async with self.town.client.request(
-            method, URL(path, encoded=True), data=body, headers=given, allow_redirects=False
+            method, URL(path, encoded=True), data=body and io.BytesIO(body), headers=given, allow_redirects=False
         ) as answer:
             return Answer(answer.status, CIMultiDict(answer.headers), await answer.read())
 
