@@ -118,10 +118,7 @@ class Dispatch:
         return not self.stopped
 
     async def run(self) -> NotificationTask | None:
-        """Work through one round and settle it; the task as it is then, None if it was lost or cancelled meanwhile.
-
-        Raises StoreUnavailable if the recipients cannot be read; the task is then taken up again once its lease ends.
-        """
+        """Work through one round and settle it; the task as it is then, None if it was lost or cancelled meanwhile."""
         try:
             await self._send()
             while self._extra:
@@ -272,7 +269,13 @@ class Dispatch:
         """Have jobs to take, reading on as far as needed; False once everybody has been gone over."""
         async with self._reading:
             while not self._jobs and not self._read_all and not self.stopped:
-                chunk = await self._store.chunk(self.task.id, self._next_n)
+                try:
+                    chunk = await self._store.chunk(self.task.id, self._next_n)
+                except StoreUnavailable as error:
+                    log.warning("task %s: recipients cannot be read: %s", self.task.id, error)
+                    await self._clock.sleep(1)
+                    self.may_call()  # stops, once the lease has run out
+                    continue
                 if chunk is None:
                     self._read_all = True
                     break

@@ -27,6 +27,8 @@ log = logging.getLogger("tocsin.workers")
 
 TURN_S = 5.0
 """A task that has been in hand for so long gives way to others that wait, and queues up again."""
+PATIENCE_S = 3.0
+"""Once storage is back, nobody is taken for dead for so long: the living first write down what they sent meanwhile."""
 CANCELLED = EventKind.CANCELLED.value
 AHEAD_S = 0.02
 """As many tasks are claimed ahead of free workers as these get done in so long: none, unless tasks are short."""
@@ -75,6 +77,8 @@ class WorkerPool:
         self._most_urgent: int | None = Priority.CRITIQUE  # of what may be ready to be claimed; None: nothing
         self._time_wake = asyncio.Event()
         self._next_ms: int | None = None
+        self._renewed = clock.monotonic()
+        self._away = float("-inf")  # monotonic: when storage last said no
         self.draining = False
         self.claiming = False
 
@@ -137,6 +141,7 @@ class WorkerPool:
                 return
             except StoreUnavailable as error:
                 log.warning("pool %s: storage says no: %s", name, error)
+                self._away = self._clock.monotonic()
                 await self._clock.sleep(1)
                 self._most_urgent = Priority.CRITIQUE
                 self._wake.set()
@@ -258,12 +263,7 @@ class WorkerPool:
     async def _do(self, hand: Hand) -> None:
         try:
             after = await hand.run()
-        except StoreUnavailable as error:
-            log.warning("task %s: storage says no: %s", hand.task.id, error)
-            return
-        except (
-            Exception
-        ):  # the task stays in hand until its lease ends: then it counts as a crash and is taken up again
+        except Exception:  # it stays in hand until its lease ends: then it counts as a crash and is taken up again
             log.exception("task %s: dispatch failed", hand.task.id)
             return
         finally:
@@ -301,8 +301,12 @@ class WorkerPool:
 
     async def _sweep(self, *, all_silent: bool = False) -> Swept:
         self._next_ms = None
-        swept: Swept = await self._store.apply(Sweep(self._clock.now_ms(), frozenset(self.hands), all_silent))
+        now_ms = self._clock.now_ms()
+        patient = self._clock.monotonic() < self._away + PATIENCE_S
+        swept: Swept = await self._store.apply(Sweep(now_ms, frozenset(self.hands), all_silent, patient))
         self.expect(swept.next_ms)
+        if patient:
+            self.expect(now_ms + int(PATIENCE_S * 1000))
         return swept
 
     async def _time_loop(self) -> None:
@@ -322,12 +326,11 @@ class WorkerPool:
     async def _renew_loop(self) -> None:
         """Keep the leases of what is in hand, and see that nobody holds a worker while others wait."""
         lease_s = self._settings.queue.lease_s
-        renewed = self._clock.monotonic()
         while True:
             await self._clock.sleep(min(1.0, lease_s / 3))
             now = self._clock.monotonic()
             self._give_way()
-            if self.hands and now - renewed >= lease_s / 3:
+            if self.hands and now - self._renewed >= lease_s / 3:
                 held = [(hand.task.id, hand.task.fence) for hand in self.hands.values()]
                 kept = await self._store.apply(Renew(held, self._clock.now_ms(), int(lease_s * 1000)))
                 for task_id, fence in held:
@@ -337,9 +340,9 @@ class WorkerPool:
                             hand.lease_until = now + lease_s
                         elif not hand.settling:
                             hand.stop("lost")
-                renewed = now
+                self._renewed = now
             elif not self.hands:
-                renewed = now
+                self._renewed = now
 
     def _give_way(self) -> None:
         """If others as urgent or more so wait and no worker is free, the longest in hand has had its turn."""

@@ -222,12 +222,14 @@ class Sweep(Op):
     """Let time pass: due tasks join the queue, expired ones fail, those of silent owners are taken back. Gives Swept.
 
     `held` are the caller's own tasks, never taken back here. `all_silent`: at the start of the only node, whatever
-    is in hand is nobody's, whatever its lease says.
+    is in hand is nobody's, whatever its lease says. `patient`: take nothing back now; storage was away, so leases say
+    nothing of who lives.
     """
 
     now_ms: int
     held: frozenset[str] = frozenset()
     all_silent: bool = False
+    patient: bool = False
 
     @classmethod
     async def apply(cls, batch: Batch, ops: list[Sweep]) -> list[Any]:
@@ -241,7 +243,9 @@ class Sweep(Op):
         for task in late:
             batch.event(EventKind.FAILED, now, task)
             batch.moved(task, Status.PENDING, Status.FAILED, now)
-        silent = await tx.all(sql.SILENT, 2**62 if self.all_silent else await tx.now_ms(now), SWEEP)
+        silent: list[Row] = []
+        if not self.patient:
+            silent = await tx.all(sql.SILENT, 2**62 if self.all_silent else await tx.now_ms(now), SWEEP)
         crashed = failure_cell(Failure(kind="crashed"))
         back: list[Row] = []
         for task_id, crashes in silent:
