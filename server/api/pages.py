@@ -165,7 +165,8 @@ async def send_page(request: web.Request) -> web.StreamResponse:
 @routes.get("/admin/keys", needs=Role.ADMIN, page=True, hidden=True)
 async def keys_page(request: web.Request) -> web.StreamResponse:
     """Keys, and the audit log."""
-    return _page(request, "keys", "keys")
+    configured = request.app[FRONT].keyring.configured
+    return _page(request, "keys", "keys", configured_key=configured and {"id": configured.id, "name": configured.name})
 
 
 @routes.get("/static/{hash}/{name:.+}", needs=None, hidden=True)

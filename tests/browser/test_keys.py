@@ -50,11 +50,37 @@ async def test_a_key_is_made_shown_once_and_revoked(eyes: Eyes) -> None:
     await row.locator("button").click()
     await page.click("dialog.ask button.primary")
 
-    await expect(page.locator(".card").first.locator("tbody tr")).to_have_count(0)
+    await expect(page.locator(".card").first.locator("tbody tr:not(#configured-key)")).to_have_count(0)
     await page.reload()
     audit = page.locator(".card").nth(1)
     await expect(audit).to_contain_text("a créé la clé")
     await expect(audit).to_contain_text("a révoqué la clé")
+
+
+async def test_what_was_done_is_told_in_the_readers_language(site: Site, eyes: Eyes) -> None:
+    await site.send(n=35)
+    await site.call("POST", "/admin/api/queue/clear", {"hours": 1.5, "status": ["failed", "cancelled"]})
+    await site.call("POST", "/admin/api/queue/retry", {"status": ["failed"], "q": "crue"})
+    page = await eyes.sign_in(path="/admin/keys")
+    said = page.locator(".card").nth(1).locator(".why")
+
+    french = [
+        "0 tâche visée · 0 faite · Échouée · recherche « crue »",
+        "finies depuis plus de 1,5 h · Annulée, Échouée · 0 tâche supprimée",
+        "Météo · 35 destinataires",
+    ]
+    await expect(said).to_have_text(french)
+    await page.click("#lang")
+    await expect(said.last).to_have_text("Weather · 35 recipients")
+
+
+async def test_the_configured_key_is_listed_but_not_revoked_here(site: Site, eyes: Eyes) -> None:
+    page = await eyes.sign_in(path="/admin/keys")
+
+    row = page.locator("#configured-key")
+    await expect(row).to_contain_text("auth.admin_keyla vôtre")
+    await expect(row).to_contain_text("elle ne se révoque que là")
+    assert await row.locator("button").count() == 0
 
 
 async def test_an_operator_may_not_see_the_keys(site: Site, eyes: Eyes) -> None:

@@ -2,7 +2,7 @@
 import { get, query } from "../api.js";
 import { bdi, clear, h } from "../dom.js";
 import { blank, fail } from "../dialogs.js";
-import { has, t } from "../i18n.js";
+import { decimal, has, t, typeLabel } from "../i18n.js";
 import { timeAgo } from "../time.js";
 
 const PAGE = 50;
@@ -15,9 +15,26 @@ function target(entry) {
   return task ? h("a", { href: `/admin/queue/${encodeURIComponent(entry.target)}`, class: "mono", title: entry.target }, short) : h("bdi", { class: "mono", title: entry.target }, short);
 }
 
+const words = (value, say) => [value].flat().map(say).join(", ");
+const SAID = {
+  type: (value) => words(value, typeLabel),
+  status: (value) => words(value, (one) => t(`status.${one}`)),
+  role: (value) => t(`role.${value}`),
+  name: String,
+  by: (value) => (value === "one-time link" ? t("audit.by.link") : String(value)),
+  q: (value) => t("audit.said.q", { q: value }),
+  hours: (value) => t("audit.said.hours", { hours: decimal(value) }),
+  recipients: (n) => t("audit.said.recipients", { n }),
+  many: (n) => t("audit.said.many", { n }),
+  done: (n) => t("audit.said.done", { n }),
+  removed: (n) => t("audit.said.removed", { n }),
+};
+
+// What was noted beside the act, in words; what this page does not know, as it stands.
 function detail(entry) {
   const pairs = Object.entries(entry.detail ?? {}).filter(([, value]) => value !== null && value !== "");
-  return pairs.map(([name, value]) => `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`).join(" · ");
+  const raw = (name, value) => `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`;
+  return pairs.map(([name, value]) => (SAID[name] ? SAID[name](value) : raw(name, value))).join(" · ");
 }
 
 function row(entry) {

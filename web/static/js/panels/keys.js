@@ -41,10 +41,16 @@ async function revoke(key, done) {
   }
 }
 
+const named = (key) => h("td", null, h("b", null, bdi(key.name)), key.id === boot.me.key_id && h("span", { class: "chip" }, t("key.own")));
+
+// The key of the configuration: in force like the others, but nothing is kept of it here.
+function configuredRow(key) {
+  return h("tr", { id: "configured-key" }, named(key), h("td", null, t("role.admin")), h("td", { colspan: 3, class: "muted" }, t("key.configured")));
+}
+
 function row(key, done) {
-  const own = key.id === boot.me.key_id;
   return h("tr", null,
-    h("td", null, h("b", null, bdi(key.name)), own && h("span", { class: "chip" }, t("key.own"))),
+    named(key),
     h("td", null, t(`role.${key.role}`)),
     h("td", null, key.last_used_at_iso ? timeAgo(key.last_used_at_iso) : h("span", { class: "muted" }, t("key.never"))),
     h("td", null, h("time", { datetime: key.created_at_iso }, exact(key.created_at_iso))),
@@ -59,8 +65,10 @@ export function mount(root) {
   async function load() {
     try {
       const { keys } = await get("/admin/api/keys");
-      clear(body, keys.length
-        ? h("table", { class: "list stack" }, h("thead", null, h("tr", null, ["name", "role", "used", "created"].map((name) => h("th", { scope: "col" }, t(`key.col.${name}`))), h("th", { scope: "col" }, h("span", { class: "vh" }, t("key.revoke"))))), h("tbody", null, keys.map((key) => row(key, load))))
+      const rows = keys.map((key) => row(key, load));
+      if (boot.configured_key) rows.unshift(configuredRow(boot.configured_key));
+      clear(body, rows.length
+        ? h("table", { class: "list stack" }, h("thead", null, h("tr", null, ["name", "role", "used", "created"].map((name) => h("th", { scope: "col" }, t(`key.col.${name}`))), h("th", { scope: "col" }, h("span", { class: "vh" }, t("key.revoke"))))), h("tbody", null, rows))
         : blank({ glyph: "key", title: t("key.none"), text: t("key.none.text") }));
     } catch (error) {
       clear(body, blank({ glyph: "alert", title: error.title, text: error.detail, action: h("button", { class: "btn", type: "button", onclick: load }, t("table.again")) }));
