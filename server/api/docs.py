@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -68,7 +69,8 @@ def _page(app: web.Application, language: str, origin: str) -> str:
         asset=app[PAGES].assets.url,
         origin=origin,
         version=spec["info"]["version"],
-        groups=list(_groups(spec)),
+        colon=text("failure.colon", language),
+        groups=list(_groups(spec, language)),
         schemas=[(name, schema, list(_rows(schema))) for name, schema in spec["components"]["schemas"].items()],
         frames=_frames(asyncapi()),
         closes=CLOSES,
@@ -76,18 +78,33 @@ def _page(app: web.Application, language: str, origin: str) -> str:
     )
 
 
-def _groups(spec: dict[str, Any]) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
-    """(tag, meaning, calls) in the order of TAGS."""
+def _groups(spec: dict[str, Any], language: str) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+    """(name, meaning, calls) of each tag, in the order of TAGS."""
     calls: dict[str, list[dict[str, Any]]] = {}
     for path, methods in spec["paths"].items():
         for method, operation in methods.items():
-            calls.setdefault(operation["tags"][0], []).append(_call(method.upper(), path, operation))
-    for tag in [*TAGS, *(tag for tag in calls if tag not in TAGS)]:
+            calls.setdefault(operation["tags"][0], []).append(_call(method.upper(), path, operation, language))
+    for tag in TAGS:
         if tag in calls:
-            yield tag, TAGS.get(tag, ""), calls[tag]
+            yield text(f"docs.tag.{tag}.name", language), text(f"docs.tag.{tag}.about", language), calls[tag]
 
 
-def _call(method: str, path: str, operation: dict[str, Any]) -> dict[str, Any]:
+_ROLE = re.compile(r"Role: `(\w+)`\.")
+_FAILURE = re.compile(r"\* `([a-z-]+)`: ")
+
+
+def _failure(line: str, language: str) -> str:
+    """A line of the document's, in the reader's language."""
+    found = _FAILURE.match(line)
+    if not found:
+        return line
+    values = {"limit_mib": "…", "retry_after_s": "…", "needs": "…"}
+    return f"`{found[1]}`{text('failure.colon', language)}{text(f'problem.{found[1]}.detail', language, **values)}"
+
+
+def _call(method: str, path: str, operation: dict[str, Any], language: str) -> dict[str, Any]:
+    about = operation["description"].split("\n\n")
+    role = next((found[1] for paragraph in about if (found := _ROLE.fullmatch(paragraph))), None)
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     (status, success), *failures = operation["responses"].items()
     given: dict[str, Any] = next(iter(success.get("content", {}).values()), {})
@@ -96,7 +113,8 @@ def _call(method: str, path: str, operation: dict[str, Any]) -> dict[str, Any]:
         "method": method,
         "path": path,
         "summary": operation["summary"],
-        "about": operation["description"].split("\n\n"),
+        "about": [paragraph for paragraph in about if not _ROLE.fullmatch(paragraph)],
+        "role": role and text(f"role.{role.upper()}", language),
         "parameters": [
             (parameter["name"], parameter["in"], parameter["required"], kind(parameter["schema"]), parameter)
             for parameter in operation["parameters"]
@@ -106,7 +124,10 @@ def _call(method: str, path: str, operation: dict[str, Any]) -> dict[str, Any]:
         "status": status,
         "gives": kind(given.get("schema", {})) if given else "",
         "gives_example": _pretty(given.get("example")),
-        "failures": [(code, failure["description"].split("\n")) for code, failure in failures],
+        "failures": [
+            (code, [_failure(line, language) for line in failure["description"].split("\n")])
+            for code, failure in failures
+        ],
     }
 
 

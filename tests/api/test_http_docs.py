@@ -14,8 +14,9 @@ from openapi_spec_validator import validate
 
 from server.api.docs import kind, rule
 from server.app import all_routes
-from server.http.openapi import document, ecma
+from server.http.openapi import TAGS, document, ecma
 from server.http.problems import every
+from server.i18n import text
 from server.model import NewNotification
 from tests.api.http_kit import Kit, serving
 
@@ -81,6 +82,23 @@ async def test_the_page_shows_everything_without_a_script_or_a_foreign_request(
     assert re.findall(r'(?:src|href)="(?:https?:)?//', page) == []
     for problem in every():
         assert f'id="problem-{problem.code}"' in page
+
+
+async def test_the_french_page_is_french_but_for_what_the_document_says(kit: Kit) -> None:
+    page = await (await kit.client.get("/api/docs", headers={"Accept-Language": "fr"})).text()
+    for there in (
+        "<h3>File d&#39;attente</h3>",
+        "<p>Rôle\u00a0: opérateur</p>",
+        "<p>Réponse\u00a0: <b>202</b>",
+        "Erreurs\u00a0: 400",
+    ):
+        assert there in page
+    assert not re.search(r"\w: <|Role:|>Queue<|valid key is needed", page)
+
+
+def test_every_group_is_called_in_english_as_in_the_document() -> None:
+    assert {tag for _, _, operation in operations() for tag in operation["tags"]} <= TAGS.keys()
+    assert {tag: text(f"docs.tag.{tag}.about", "en") for tag in TAGS} == TAGS
 
 
 def test_a_schema_is_read_in_one_line() -> None:
