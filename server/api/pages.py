@@ -24,6 +24,7 @@ from server.http.front import FRONT
 from server.http.problems import ProblemBody
 from server.http.routes import Routes
 from server.model import ENDED, Priority, Role, Standing, Status
+from server.spreadsheet import COLUMNS, NO, SEPARATORS, SHIPPED_CHANNELS, YES
 from server.version import VERSION
 
 WEB = Path(__file__).resolve().parent.parent.parent / "web"
@@ -159,7 +160,8 @@ async def task_page(request: web.Request) -> web.StreamResponse:
 @routes.get("/admin/send", needs=Role.OPERATOR, page=True, hidden=True)
 async def send_page(request: web.Request) -> web.StreamResponse:
     """Compose and send."""
-    return _page(request, "send", "send")
+    rules = {"columns": COLUMNS, "separators": SEPARATORS, "yes": YES, "no": NO, "shipped": SHIPPED_CHANNELS}
+    return _page(request, "send", "send", spreadsheet=rules)
 
 
 @routes.get("/admin/keys", needs=Role.ADMIN, page=True, hidden=True)

@@ -16,10 +16,7 @@ from server.commands.common import USAGE, Stop, listed, read_text
 from server.http.complaints import complaints
 from server.http.problems import sentence
 from server.model import Recipient
-
-COLUMNS = ("id", "nom", "email", "telephone", "langue", "canal_prefere", "actif")
-YES = {"", "1", "true", "vrai", "oui", "yes", "o", "y", "x"}
-NO_WORDS = {"0", "false", "faux", "non", "no", "n"}
+from server.spreadsheet import COLUMNS, active, column, person, separator
 
 
 def read_file(path: str) -> dict[str, Any]:
@@ -42,8 +39,7 @@ def read_file(path: str) -> dict[str, Any]:
 def read_csv(text: str, name: str) -> list[dict[str, Any]]:
     """Recipients out of CSV text: a header line, then one a line. Raises Stop, naming the line."""
     head = text.lstrip("\r\n").split("\n", 1)[0]
-    delimiter = ";" if head.count(";") > head.count(",") else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator(head), strict=True)
     columns: list[str] = []
     people: list[dict[str, Any]] = []
     line = 1
@@ -64,11 +60,11 @@ def read_csv(text: str, name: str) -> list[dict[str, Any]]:
 
 
 def _header(row: list[str], where: str) -> list[str]:
-    columns = [cell.strip().lower() for cell in row]
-    unknown = [name for name in columns if name not in COLUMNS]
-    if unknown or "id" not in columns or "nom" not in columns or len(set(columns)) < len(columns):
-        what = f"got {listed(map(repr, unknown))}" if unknown else f"got {listed(columns)}"
-        raise Stop(f"{where}: expected a header with id, nom and any of {listed(COLUMNS[2:])}; {what}", USAGE)
+    columns = [column(cell) or "" for cell in row]
+    if unknown := [cell for cell, name in zip(row, columns, strict=True) if not name]:
+        raise Stop(f"{where}: expected a header of {listed(COLUMNS)}; got {listed(map(repr, unknown))}", USAGE)
+    if len(set(columns)) < len(columns) or not {"id", "email", "telephone"} & set(columns):
+        raise Stop(f"{where}: expected a header of {listed(COLUMNS)}, each once; got {listed(columns)}", USAGE)
     return columns
 
 
@@ -79,23 +75,14 @@ def _cells(columns: list[str], row: list[str], where: str) -> list[tuple[str, st
 
 
 def _person(cells: dict[str, str], where: str) -> dict[str, Any]:
-    """A line's cells as the API's recipient; an empty cell is one left out."""
-    person: dict[str, Any] = {name: cells[name] for name in ("id", "nom") if name in cells}
-    person |= {name: cells[name] for name in ("email", "telephone", "langue") if cells.get(name)}
-    preferences: dict[str, Any] = {}
-    if cells.get("canal_prefere"):
-        preferences["canal_prefere"] = cells["canal_prefere"]
-    active = cells.get("actif", "").lower()
-    if active in NO_WORDS:
-        preferences["actif"] = False
-    elif active not in YES:
+    """A line's cells as the API's recipient. Raises Stop for what is wrong with them."""
+    if active(cells.get("actif", "")) is None:
         raise Stop(f"{where}: actif: expected oui or non, got {cells['actif']!r}", USAGE)
-    if preferences:
-        person["preferences"] = preferences
-    if wrong := complaints(person, Recipient):
+    found = person(cells)
+    if wrong := complaints(found, Recipient):
         said = "; ".join(f"{error.where.strip('/')}: {sentence(error, 'en')}" for error in wrong)
         raise Stop(f"{where}: {said}", USAGE)
-    return person
+    return found
 
 
 def read_flag(value: str) -> dict[str, Any]:
@@ -105,7 +92,7 @@ def read_flag(value: str) -> dict[str, Any]:
         raise argparse.ArgumentTypeError(f'expected "id,nom,email" or "id,nom,+33…", got {value!r}')
     cells = dict(zip(("id", "nom", "email"), parts, strict=True))
     if parts[2].startswith("+"):
-        cells = {"id": parts[0], "nom": parts[1], "telephone": parts[2], "canal_prefere": "sms"}
+        cells = {"id": parts[0], "nom": parts[1], "telephone": parts[2]}
     try:
         return _person(cells, repr(value))
     except Stop as stop:

@@ -56,7 +56,7 @@ def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="recipients as .csv (header: id,nom,email,telephone,langue,canal_prefere,actif) or JSON, or a whole "
+        help="recipients as .csv (header: id,nom,email,telephone,langue,canal,actif; some or all) or JSON, or a whole "
         "notification as JSON; - is stdin (repeatable)",
     )
     parser.add_argument(

@@ -12,6 +12,9 @@ import pytest
 from playwright.async_api import Page, Request, expect
 
 from notifiers import Refused
+from server import spreadsheet
+from server.commands.common import Stop
+from server.commands.recipients import read_csv
 from tests.browser.kit import Eyes, Site
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -20,6 +23,14 @@ Look = Callable[..., Awaitable[Eyes]]
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 BUDGET = 60 * 1024
+RULES_OF_SPREADSHEETS = {
+    "columns": spreadsheet.COLUMNS,
+    "separators": spreadsheet.SEPARATORS,
+    "yes": spreadsheet.YES,
+    "no": spreadsheet.NO,
+    "shipped": spreadsheet.SHIPPED_CHANNELS,
+    "channels": ["email", "sms", "app", "Sirene-Nord"],
+}
 
 
 async def violations(page: Page) -> list[str]:
@@ -116,12 +127,12 @@ async def test_recipients_are_read_from_csv_json_and_plain_lists(eyes: Eyes) -> 
     page = await eyes.sign_in()
     base = (await page.locator("script[type=module]").get_attribute("src") or "").rsplit("/", 1)[0]
     read = (
-        "async ([url, text]) => { const r = (await import(url)).parseRecipients(text, ['email', 'sms', 'app']);"
+        "async ([url, text, rules]) => { const r = (await import(url)).parseRecipients(text, rules);"
         " return {people: r.people, errors: r.errors.map(e => [e.line, e.key]), doubles: r.doubles}; }"
     )
 
     async def parse(text: str) -> Any:
-        return await page.evaluate(read, [f"{base}/recipients.js", text])
+        return await page.evaluate(read, [f"{base}/recipients.js", text, RULES_OF_SPREADSHEETS])
 
     jean = {"id": "1", "nom": 'Jean "le grand", dit JD', "email": "j@x.fr", "telephone": "+33612345678"}
     quoted = await parse(
@@ -138,6 +149,35 @@ async def test_recipients_are_read_from_csv_json_and_plain_lists(eyes: Eyes) -> 
         [2, "people.bad.noemail"],
         [4, "people.bad.email"],
     ]
+
+
+SPREADSHEETS = [
+    "id;nom;email;telephone;langue;canal_prefere;actif\n1;Ana;a@x.fr;;EN;;oui\n\n2;Awa;;+33 6 12.34.56.78;;;Non\n",
+    "Identifiant,NOM,Courriel,Téléphone,canal\n1,Jean,j@x.fr,0033612345678,SMS\n2,Zoé,z@x.fr,,\n",
+    "nom\temail\nAna\ta@x.fr\nSans adresse\t\n",
+    "email;couriel\na@x.fr;b@x.fr\n",
+    "id;mail;courriel\n1;a@x.fr;a@x.fr\n",
+    "id;nom;email\n1;Ana;a@x.fr\n2;Jean\n",
+    "id;email;actif\n1;a@x.fr;peut-être\n",
+    "id;email;canal\n1;a@x.fr;Sirene-Nord\n",
+    "telephone;nom\n0612345678;Max\n",
+]
+
+
+@pytest.mark.parametrize("text", SPREADSHEETS)
+async def test_the_page_and_the_command_line_read_one_file_alike(text: str, eyes: Eyes) -> None:
+    await eyes.page.goto(f"{eyes.site.url}/admin/login")
+    base = (await eyes.page.locator("link[rel=stylesheet]").first.get_attribute("href") or "").rsplit("/", 1)[0]
+    read = "async ([url, ...more]) => (await import(url)).parseRecipients(...more)"
+    page = await eyes.page.evaluate(read, [f"{base}/js/recipients.js", text, RULES_OF_SPREADSHEETS])
+    try:
+        people, line = read_csv(text, "x"), None
+    except Stop as stop:
+        people, line = [], int(str(stop).split("line ")[1].split(":")[0])
+
+    assert (page["errors"][0]["line"] if page["errors"] else None) == line
+    if line is None:
+        assert page["people"] == people
 
 
 async def test_an_older_state_never_replaces_a_newer_one(eyes: Eyes) -> None:

@@ -98,8 +98,10 @@ async def test_recipients_come_from_a_spreadsheet(town: Town, cli: Cli, tmp_path
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("id,nom,courriel\nu1,Ana,a@b.org\n", "line 1: expected a header with id, nom and any of"),
-        ("nom,email\nAna,a@b.org\n", "line 1: expected a header"),
+        ("id,nom,couriel\nu1,Ana,a@b.org\n", "line 1: expected a header of id, nom, email"),
+        ("nom,langue\nAna,fr\n", "line 1: expected a header"),
+        ("id,mail,courriel\n1,a@b.org,a@b.org\n", "line 1: expected a header"),
+        ("nom,email\nAna,\n", "line 2: id: "),
         ("id,nom,email\nu1,Ana,a@b.org\n\nu2,Jean\n", "line 4: expected 3 fields, got 2"),
         ("id,nom,email\nu1,Ana,ana at b.org\n", "line 2: email: "),
         ('id,nom,email\nu1,"Ana\nMaria",a@b.org\n', "line 2: nom: "),

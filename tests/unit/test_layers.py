@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A package's name stands for all of its modules.
 LAYERS: list[set[str]] = [
     {"notifiers", "server.clock", "server.version", "server.targets"},
-    {"server.model", "server.i18n", "server.settings", "server.config", "server.views"},
+    {"server.model", "server.i18n", "server.settings", "server.config", "server.spreadsheet", "server.views"},
     {"server.store", "server.channels", "server.gate", "server.logs"},
     {"server.log", "server.dispatch", "server.http"},
     {"server.workers", "server.followers"},

@@ -13,10 +13,10 @@ export function toCsv(rows, separator = ";") {
   return `\ufeff${rows.map((row) => row.map(cell).join(separator)).join("\r\n")}\r\n`;
 }
 
-// The rows of a CSV text (RFC 4180, any of , ; tab), each with the line it begins in.
-export function fromCsv(text) {
+// The rows of a CSV text (RFC 4180, any of `separators`), each with the line it begins in.
+export function fromCsv(text, separators) {
   const head = text.slice(0, text.search(/[\r\n]|$/));
-  const separator = [";", "\t", ","].map((mark) => [head.split(mark).length, mark]).sort((a, b) => b[0] - a[0])[0][1];
+  const separator = separators.map((mark) => [head.split(mark).length, mark]).sort((a, b) => b[0] - a[0])[0][1];
   const rows = [];
   let row = [];
   let field = "";

@@ -1,24 +1,15 @@
 // recipients.js: a pasted list, CSV or JSON, as recipients; what is wrong is said line by line. Pure: no page, no server.
-// The server checks all of it again; these checks are here so that nobody finds out after pressing "send".
+// The server checks all of it again; these checks are here so that nobody finds out after pressing "send". Columns and
+// words are the server's (`rules`: server/spreadsheet.py), the same as for files on its command line.
 import { fromCsv } from "./csv.js";
 
-const COLUMNS = {
-  id: ["id", "identifiant", "matricule", "ref", "reference"],
-  nom: ["nom", "name", "nom complet", "fullname", "full name", "prenom nom"],
-  email: ["email", "e-mail", "mail", "courriel", "adresse e-mail", "adresse email"],
-  telephone: ["telephone", "tel", "phone", "mobile", "portable", "numero"],
-  langue: ["langue", "lang", "language"],
-  canal_prefere: ["canal", "canal_prefere", "canal prefere", "channel"],
-  actif: ["actif", "active"],
-};
 const EMAIL = /^[^\s@<>"(),:;\\[\]]+@[^\s@<>"(),:;\\[\]]+$/;
 const PHONE = /^\+[1-9]\d{6,14}$/;
 // eslint-disable-next-line no-control-regex
 const CONTROLS = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/;
-const NO = new Set(["false", "faux", "non", "no", "0", "inactif"]);
 
 const plain = (text) => text.trim().toLowerCase().normalize("NFD").replace(/[\u0300-\u036f]/g, "");
-const columnOf = (head) => Object.keys(COLUMNS).find((name) => COLUMNS[name].includes(plain(head)));
+const columnOf = (head, { columns }) => Object.keys(columns).find((name) => name === plain(head) || columns[name].includes(plain(head)));
 
 // What people write for a number, as E.164 where that is certain: separators away, 00 is +.
 const tidyPhone = (text) => text.replace(/[\s.()/-]/g, "").replace(/^00/, "+");
@@ -38,7 +29,7 @@ function guess(cells) {
   return found;
 }
 
-function check(person, line, channels, errors) {
+function check(person, line, { channels }, errors) {
   const bad = (field, key, values = {}) => errors.push({ line, field, key: `people.bad.${key}`, values });
   const { id, nom, email, telephone, langue } = person;
   for (const [field, value] of [["id", id], ["nom", nom]]) {
@@ -55,8 +46,8 @@ function check(person, line, channels, errors) {
   else if (channel === "sms" && !telephone) bad("telephone", "nophone");
 }
 
-// Raw fields as a recipient, as the API takes it.
-function toPerson(raw, channels) {
+// Raw fields as a recipient, as the API takes it (spreadsheet.py, `person`).
+function toPerson(raw, { shipped, no }) {
   const text = (name) => (raw[name] === undefined || raw[name] === null || raw[name] === "" ? undefined : String(raw[name]).trim() || undefined);
   const email = text("email");
   const telephone = text("telephone") && tidyPhone(text("telephone"));
@@ -66,10 +57,10 @@ function toPerson(raw, channels) {
   if (telephone) person.telephone = telephone;
   if (text("langue")) person.langue = text("langue").toLowerCase();
   const preferences = {};
-  const wanted = text("canal_prefere")?.toLowerCase();
-  if (wanted) preferences.canal_prefere = wanted;
-  else if (!email && telephone && channels.includes("sms")) preferences.canal_prefere = "sms"; // no other way to reach them
-  if (raw.actif === false || NO.has(plain(String(raw.actif ?? "")))) preferences.actif = false;
+  const wanted = text("canal_prefere");
+  if (wanted) preferences.canal_prefere = shipped.includes(wanted.toLowerCase()) ? wanted.toLowerCase() : wanted;
+  else if (!email && telephone) preferences.canal_prefere = "sms"; // no other way to reach them
+  if (no.includes(plain(String(raw.actif ?? "")))) preferences.actif = false;
   if (Object.keys(preferences).length) person.preferences = preferences;
   return person;
 }
@@ -81,24 +72,35 @@ function rawFromJson(text) {
   return list.map((one, i) => ({ line: i + 1, raw: typeof one === "object" && one ? { ...one, ...one.preferences } : null }));
 }
 
-function rawFromCsv(text) {
-  const rows = fromCsv(text);
+// Lines below a header; or, without one, a plain list: what a cell looks like says what it is.
+function rawFromCsv(text, rules, errors) {
+  const rows = fromCsv(text, rules.separators);
   if (!rows.length) return [];
-  const heads = rows[0].cells.map(columnOf);
-  const headed = heads.filter(Boolean).length >= Math.min(2, rows[0].cells.length) && !rows[0].cells.some((one) => one.includes("@"));
+  const [{ line: first, cells: top }] = rows;
+  const heads = top.map((head) => columnOf(head, rules));
+  const headed = heads.filter(Boolean).length >= Math.min(2, top.length) && !top.some((one) => one.includes("@"));
   if (!headed) return rows.map(({ line, cells }) => ({ line, raw: guess(cells) }));
-  return rows.slice(1).map(({ line, cells }) => ({ line, raw: Object.fromEntries(heads.map((name, i) => [name, cells[i]]).filter(([name]) => name)) }));
+  const bad = (line, key, values) => errors.push({ line, field: "", key: `people.bad.${key}`, values });
+  heads.forEach((name, i) => {
+    if (!name) bad(first, "column", { value: top[i], known: Object.keys(rules.columns).join(", ") });
+    else if (heads.indexOf(name) < i) bad(first, "twice", { value: name });
+  });
+  if (errors.length) return [];
+  return rows.slice(1).flatMap(({ line, cells }) => {
+    if (cells.length !== heads.length) bad(line, "fields", { n: heads.length, got: cells.length });
+    return cells.length === heads.length ? [{ line, raw: Object.fromEntries(heads.map((name, i) => [name, cells[i]])) }] : [];
+  });
 }
 
 // → { people, lines, errors: [{ line, field, key, values }], doubles, counts }; `lines[i]` is where people[i] stood.
-export function parseRecipients(text, channels) {
+export function parseRecipients(text, rules) {
   const errors = [];
   const people = [];
   const lines = [];
   let raws = [];
   const json = /^\s*[[{]/.test(text);
   try {
-    raws = json ? rawFromJson(text) : rawFromCsv(text);
+    raws = json ? rawFromJson(text) : rawFromCsv(text, rules, errors);
   } catch (error) {
     errors.push({ line: 1, field: "", key: "people.bad.json", values: { why: error.message } });
   }
@@ -107,8 +109,10 @@ export function parseRecipients(text, channels) {
       errors.push({ line, field: "", key: "people.bad.line", values: {} });
       continue;
     }
-    const person = toPerson(raw, channels);
-    check(person, line, channels, errors);
+    const said = plain(String(raw.actif ?? ""));
+    if (![...rules.yes, ...rules.no].includes(said)) errors.push({ line, field: "actif", key: "people.bad.actif", values: { value: String(raw.actif) } });
+    const person = toPerson(raw, rules);
+    check(person, line, rules, errors);
     people.push(person);
     lines.push(line);
   }

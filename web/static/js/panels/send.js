@@ -49,14 +49,15 @@ export function mount(root) {
   const preview = h("div", { class: "card-body form" });
   const problem = h("div", { role: "alert" });
   const button = h("button", { class: "btn primary big", type: "submit" }, t("send.button"));
-  let list = parseRecipients("", []);
+  const rules = { ...boot.spreadsheet, channels: boot.channels.map(({ id }) => id) };
+  let list = parseRecipients("", rules);
   let big = null; // text of a file too large for the field
   let timer = 0;
   let langShown = "fr";
 
   const text = () => big ?? people.value;
   function takePeople() {
-    list = parseRecipients(text(), boot.channels.map(({ id }) => id));
+    list = parseRecipients(text(), rules);
     draw();
   }
   async function read(chosen) {
