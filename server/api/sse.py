@@ -35,7 +35,7 @@ async def serve(request: web.Request, hub: Hub, query: StreamQuery) -> web.Strea
         begin = hub.log.head if since is None else min(since, hub.log.head)  # lost before the first event: go on here
         await answer.write(b"retry: %d\nid: %d\ndata: %b\n\n" % (RETRY_MS, begin, hub.hello()))
         transport = request.transport
-        if writer is None or transport is None:
+        if writer is None or transport is None or transport.is_closing():
             return answer
         wire: Wire = "chunked" if getattr(writer, "chunked", False) else "plain"
         sub = Subscriber(

@@ -44,7 +44,7 @@ async def serve(request: web.Request, hub: Hub, query: StreamQuery) -> web.WebSo
         )
         writer = await answer.prepare(request)
         transport = request.transport
-        if transport is None:
+        if transport is None or transport.is_closing():
             return answer
         sub = Subscriber(
             cast(Any, transport), writer.drain, "websocket", key_id=key.id, session_id=session.id if session else None,

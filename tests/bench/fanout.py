@@ -270,13 +270,14 @@ async def read(n: int, port: int) -> None:
     """The readers' process: connects, then waits for the number that its standard input names."""
     loop = asyncio.get_running_loop()
     crew = Crew(n)
+    lines = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), os.fdopen(0, "rb"))
+    await lines.readline()
     for start in range(0, n, 50):
         here = range(start, min(start + 50, n))
         await asyncio.gather(*(loop.create_connection(lambda: Reader(crew), "127.0.0.1", port) for _ in here))
     await crew.all.wait()
     print("open", flush=True)
-    lines = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), os.fdopen(0, "rb"))
     gc.freeze()
     while line := (await lines.readline()).decode().split():
         crew.all.clear()
@@ -329,16 +330,34 @@ class Child:
         """Let it stop by itself."""
         assert self.process.stdin
         self.process.stdin.close()
-        await self.process.wait()
+        try:
+            async with asyncio.timeout(10):
+                await self.process.wait()
+        except TimeoutError:
+            self.process.kill()
+            await self.process.wait()
 
 
 async def measured(which: str, n: int, messages: int, rounds: int, rates: dict[int, int]) -> dict[str, Any]:
     """One side with `n` readers: messages/s and processor µs per message by events per commit, KiB per idle reader,
     and how late (ms) at each rate."""
     server = await Child.start(0, "serve", which)
-    port = int(await server.hear())
+    try:
+        port = int(await server.hear())
+        readers = await Child.start(1, "read", n, port)
+        try:
+            return await figures(server, readers, n, messages, rounds, rates)
+        finally:
+            await readers.end()
+    finally:
+        await server.end()
+
+
+async def figures(
+    server: Child, readers: Child, n: int, messages: int, rounds: int, rates: dict[int, int]
+) -> dict[str, Any]:
     empty = float(await server.ask("rss"))
-    readers = await Child.start(1, "read", n, port)
+    readers.say("connect")
     await readers.hear()
     found: dict[str, Any] = {"kib": (float(await server.ask("there", n)) - empty) / n, "burst": {}, "late": {}}
     seq = FIRST
@@ -360,8 +379,6 @@ async def measured(which: str, n: int, messages: int, rounds: int, rates: dict[i
         late = json.loads(await readers.hear())["late"]
         await server.hear()
         found["late"][rate] = [late[int(len(late) * q)] / 1e6 for q in (0.5, 0.99)]
-    await readers.end()
-    await server.end()
     return found
 
 
