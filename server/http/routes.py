@@ -112,7 +112,7 @@ class Routes:
                 app.router.add_get(route.path, handler, allow_head=not route.stream)
             else:
                 app.router.add_route(route.method, route.path, handler)
-        app.router.add_route("*", "/{path:.*}", handled(app[FRONT], nowhere))
+        app.router.add_route("*", r"/{path:[\s\S]*}", handled(app[FRONT], nowhere))
 
 
 ROUTES = web.AppKey("routes", Routes)
