@@ -106,7 +106,7 @@ async def test_a_silent_nodes_task_is_taken_over_and_its_late_writes_are_refused
 
 
 async def test_the_nodes_know_each_other_and_share_a_channels_rate(pair: tuple[Town, Town]) -> None:
-    a, b = pair
+    a, _ = pair
     for node in pair:
         node.clock.turn(6)
 
@@ -141,9 +141,8 @@ async def test_a_key_made_at_one_node_opens_the_other(pair: tuple[Town, Town]) -
 
 
 async def test_ten_nodes_may_start_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.pg import fresh_database
-
     from server.store import open_store
+    from tests.pg import fresh_database
 
     url = await fresh_database()
     stores = [open_store(url, tmp_path) for _ in range(10)]
