@@ -180,10 +180,10 @@ async def test_the_page_and_the_command_line_read_one_file_alike(text: str, eyes
         assert page["people"] == people
 
 
-async def test_an_older_state_never_replaces_a_newer_one(eyes: Eyes) -> None:
-    page = await eyes.sign_in()
-    base = (await page.locator("script[type=module]").get_attribute("src") or "").rsplit("/", 1)[0]
-    titles = await page.evaluate(
+async def test_a_list_is_covered_by_its_number_and_by_nothing_else(eyes: Eyes) -> None:
+    await eyes.page.goto(f"{eyes.site.url}/admin/login")
+    base = (await eyes.page.locator("link[rel=stylesheet]").first.get_attribute("href") or "").rsplit("/", 1)[0]
+    shown = await eyes.page.evaluate(
         """async (url) => {
           const { TaskList } = await import(url);
           const progress = { sent: 0, failed: 0, skipped: 0, total: 1 };
@@ -191,18 +191,46 @@ async def test_an_older_state_never_replaces_a_newer_one(eyes: Eyes) -> None:
           const task = (id, status) => ({ id, status, titre: id, created_at_iso: "2026-01-01T00:00:00.000Z", ...more });
           const event = (seq, name, ...of) => ({ seq, event: `task.${name}`, task: task(...of) });
           const none = { status: [], type: [], priority: [], q: "", since: "", until: "" };
-          let answer;
-          const list = new TaskList(() => new Promise((done) => (answer = done)), none);
+          const answers = [];
+          const list = new TaskList(() => new Promise((done) => answers.push(done)), none);
           const loading = list.load();
-          list.apply([event(5, "enqueued", "b", "pending"), event(6, "deleted", "c", "completed")]);
-          list.apply([event(7, "completed", "a", "completed")]);
-          answer({ tasks: [task("c", "completed"), task("a", "processing")], next_cursor: null });
+          list.apply([event(5, "enqueued", "b", "pending"), event(9, "deleted", "c", "completed")]);
+          list.apply([event(7, "completed", "a", "completed"), event(8, "enqueued", "d", "pending")]);
+          answers[0]({ tasks: ["d", "c", "a"].map((id) => task(id, "processing")), next_cursor: null, seq: 7 });
           await loading;
-          list.apply([event(7, "completed", "a", "completed")]);
-          list.apply([event(3, "started", "a", "processing")]);
-          return list.order.map((id) => `${id} ${list.get(id).status}`);
+          list.apply([event(7, "failed", "a", "failed"), event(6, "started", "d", "processing")]);
+          const first = list.order.map((id) => `${id} ${list.get(id).status}`);
+          list.frozen = true;
+          const again = list.load({ keep: true });
+          list.apply([event(12, "enqueued", "e", "pending")]);
+          answers[1]({ tasks: [task("d", "completed")], next_cursor: null, seq: 10 });
+          await again;
+          return [first, list.order.map((id) => `${id} ${list.get(id).status}`)];
         }""",
-        f"{base}/list.js",
+        f"{base}/js/list.js",
     )
 
-    assert titles == ["b pending", "a completed"]
+    # "a" and "b" are covered by the list (seq 7), which has no "b"; of "d" and "c" events behind it say more
+    assert shown == [["d pending", "a processing"], ["e pending", "d completed"]]
+
+
+async def test_tasks_in_hand_are_not_taken_from_a_snapshot_that_is_older(eyes: Eyes) -> None:
+    await eyes.page.goto(f"{eyes.site.url}/admin/login")
+    base = (await eyes.page.locator("link[rel=stylesheet]").first.get_attribute("href") or "").rsplit("/", 1)[0]
+    running = await eyes.page.evaluate(
+        """async (url) => {
+          const { State } = await import(url);
+          const state = new State();
+          const task = (id, status = "processing") => ({ id, status });
+          const learning = state.learnRunning(async () => {
+            state.take({ kind: "events", events: [{ seq: 8, event: "task.completed", task: task("a", "completed") }] });
+            state.take({ kind: "events", events: [{ seq: 6, event: "task.started", task: task("b") }] });
+            return { seq: 7, tasks: [task("a"), task("b"), task("c")] };
+          });
+          await learning;
+          return [...state.running.keys()].sort();
+        }""",
+        f"{base}/js/store.js",
+    )
+
+    assert running == ["b", "c"]

@@ -1,7 +1,8 @@
 // list.js: the tasks of the table, newest first, under a filter. It takes pages of the list and events in any order
 // and as often as they come: per task the newest state wins. It draws nothing and asks the server through `fetchPage`.
 //
-// Subscribe first, then take the list: what events said since then is newer than the list's answer and stays.
+// Subscribe first, then take the list: its answer carries the log's number `seq` at which it was taken. What events up
+// to there said is in it; what those behind it said is newer and stays.
 // While `frozen` (the reader has scrolled down) new tasks are held back and only counted.
 
 const PAGE = 100;
@@ -10,14 +11,6 @@ const KEEP = 300;
 const HELD = 500;
 const REREAD = 1000; // rows taken anew at the most when the list has to be mended
 const SEARCH_MS = 2000; // under a text search, new tasks that only the server can judge are asked for this much later
-const RANK = { pending: 0, processing: 1, cancelled: 2, failed: 2, completed: 2 };
-
-// Is `a` certainly older than `b`, two states of one task? (Where unsure: no; the next event mends it.)
-export function isOlder(a, b) {
-  if (a.run !== b.run) return a.run < b.run;
-  if (RANK[a.status] === 2 || RANK[b.status] === 2) return RANK[a.status] < RANK[b.status];
-  return a.attempts < b.attempts || a.progress.sent + a.progress.failed < b.progress.sent + b.progress.failed;
-}
 
 export function matches(task, filter) {
   const { status, type, priority, q, since, until } = filter;
@@ -35,10 +28,9 @@ export class TaskList extends EventTarget {
   #fetch;
   #entries = new Map(); // id -> { task, seq }
   #held = new Map(); // the same, for tasks held back
-  #gone = null; // ids deleted while a page is on its way
+  #gone = null; // id -> seq of those deleted while a page is on its way
   #job = 0; // the newest question; answers to older ones are dropped
   #cursor = null;
-  #since = 0; // seq when the question left
   #unsure = false;
   #later = 0;
   order = []; // ids, newest first
@@ -48,7 +40,6 @@ export class TaskList extends EventTarget {
   busy = false;
   frozen = false;
   overflow = false; // more were held back than can be kept
-  seq = 0;
 
   constructor(fetchPage, filter) {
     super();
@@ -79,27 +70,29 @@ export class TaskList extends EventTarget {
       this.phase = "loading";
     }
     this.#changed();
-    const found = [];
+    const pages = [];
     try {
       let cursor = null;
+      let count = 0;
       do {
-        const page = await this.#fetch(this.filter, { cursor, limit: Math.min(PAGE, want - found.length) });
+        const page = await this.#fetch(this.filter, { cursor, limit: Math.min(PAGE, want - count) });
         if (job !== this.#job) return;
-        found.push(...page.tasks);
+        pages.push(page);
+        count += page.tasks.length;
         cursor = page.next_cursor;
-      } while (cursor && found.length < want);
+      } while (cursor && count < want);
       this.#cursor = cursor ? { cursor } : null;
     } catch (error) {
       if (job === this.#job) this.#fail(error, keep);
       return;
     }
-    const before = this.#entries;
+    const before = [...this.#entries, ...this.#held];
     this.#entries = new Map();
     this.order = [];
     this.#held.clear();
     this.overflow = false;
-    for (const [id, entry] of before) if (entry.seq > this.#since && matches(entry.task, this.filter)) this.#insert(id, entry);
-    this.#end(found);
+    for (const [id, entry] of before) if (entry.seq > pages[0].seq && matches(entry.task, this.filter)) this.#insert(id, entry);
+    this.#end(pages);
   }
 
   // The next older page.
@@ -111,7 +104,7 @@ export class TaskList extends EventTarget {
       const page = await this.#fetch(this.filter, { ...this.#cursor, limit: PAGE });
       if (job !== this.#job) return;
       this.#cursor = page.next_cursor ? { ...this.#cursor, cursor: page.next_cursor } : null;
-      this.#end(page.tasks);
+      this.#end([page]);
     } catch (error) {
       if (job === this.#job) this.#fail(error, true);
     }
@@ -120,17 +113,18 @@ export class TaskList extends EventTarget {
   #begin() {
     this.busy = true;
     this.error = null;
-    this.#gone = new Set();
-    this.#since = this.seq;
+    this.#gone = new Map();
     return ++this.#job;
   }
 
-  #end(tasks) {
-    for (const task of tasks) {
-      const known = this.#entries.get(task.id);
-      if (this.#gone.has(task.id) || (known && known.seq > this.#since && !isOlder(known.task, task))) continue;
-      if (known) known.task = task;
-      else this.#insert(task.id, { task, seq: this.#since });
+  #end(pages) {
+    for (const { tasks, seq } of pages) {
+      for (const task of tasks) {
+        const known = this.#entries.get(task.id);
+        if (this.#gone.get(task.id) > seq || known?.seq > seq) continue;
+        if (known) Object.assign(known, { task, seq });
+        else this.#insert(task.id, { task, seq });
+      }
     }
     this.#gone = null;
     this.more = this.#cursor !== null;
@@ -176,10 +170,9 @@ export class TaskList extends EventTarget {
     const fresh = [];
     const left = [];
     for (const { seq, event, task } of events) {
-      this.seq = Math.max(this.seq, seq);
       if (!task) continue;
       if (event === "task.deleted") {
-        this.#gone?.add(task.id);
+        this.#gone?.set(task.id, seq);
         const at = this.#remove(task.id);
         if (at >= 0) left.push(at);
         continue;
@@ -187,8 +180,7 @@ export class TaskList extends EventTarget {
       const known = this.#entries.get(task.id) ?? this.#held.get(task.id);
       if (known) {
         if (seq <= known.seq) continue;
-        known.seq = seq;
-        if (!isOlder(task, known.task)) known.task = task;
+        Object.assign(known, { task, seq });
         if (!matches(known.task, { ...this.filter, q: "" })) {
           const at = this.#remove(task.id);
           if (at >= 0) left.push(at);
@@ -207,6 +199,12 @@ export class TaskList extends EventTarget {
       }, SEARCH_MS);
     }
     this.#changed({ fresh, left });
+  }
+
+  // Another log than the one we knew: its numbers say nothing of what is here.
+  restart() {
+    for (const entry of [...this.#entries.values(), ...this.#held.values()]) entry.seq = 0;
+    this.#gone?.clear();
   }
 
   // A task not seen before: at its place, held back, or left to a later page.

@@ -123,9 +123,7 @@ async function snapshot(keep) {
     const { stats } = await get("/api/queue/stats");
     state.setStats(stats);
     if (stats.in_hand?.length) {
-      const { tasks } = await get(`/api/queue/tasks${query({ status: "processing", limit: 100 })}`);
-      for (const task of tasks) if (!state.running.has(task.id)) state.running.set(task.id, task);
-      state.touch();
+      await state.learnRunning(() => get(`/api/queue/tasks${query({ status: "processing", limit: 100 })}`));
     }
   } catch (error) {
     if (!keep) fail(error);
@@ -140,7 +138,7 @@ const begin = () => {
   void snapshot(false);
 };
 state.addEventListener("hello", ({ detail }) => {
-  list.seq = Math.max(list.seq, detail.seq);
+  if (detail.afresh) list.restart();
   begin();
 });
 setTimeout(begin, 1500); // no socket yet: what can be shown is shown

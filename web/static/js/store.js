@@ -8,6 +8,7 @@ import { Stream } from "./stream.js";
 
 export class State extends EventTarget {
   #frame = 0;
+  #seen = null; // while a snapshot is on its way: task id -> the last event's seq
   stats = null;
   link = { phase: "connecting" };
   running = new Map(); // id -> task in hand, newest state
@@ -69,8 +70,19 @@ export class State extends EventTarget {
     this.dispatchEvent(new Event("reread"));
   }
 
-  #event({ event, task, alert }) {
+  // Take the tasks in hand out of a snapshot, but for those of which an event behind its `seq` has spoken meanwhile.
+  async learnRunning(ask) {
+    const seen = (this.#seen = new Map());
+    const { tasks, seq } = await ask();
+    if (this.#seen !== seen) return;
+    this.#seen = null;
+    for (const task of tasks) if (!(seen.get(task.id) > seq)) this.running.set(task.id, task);
+    this.touch();
+  }
+
+  #event({ seq, event, task, alert }) {
     if (task) {
+      this.#seen?.set(task.id, seq);
       if (task.status === "processing" && event !== "task.deleted") this.running.set(task.id, task);
       else this.running.delete(task.id);
     }

@@ -7,10 +7,18 @@ import { attr, bdi, clear, h, put } from "../dom.js";
 import { number, t, typeLabel } from "../i18n.js";
 import { icon } from "../icons.js";
 import { everySecond, exact, now, span, timeAgo } from "../time.js";
-import { isOlder } from "../list.js";
 import { mountPeople } from "./people.js";
 import { drawTimeline } from "./timeline.js";
 import { remaining } from "./workers.js";
+
+const RANK = { pending: 0, processing: 1, cancelled: 2, failed: 2, completed: 2 };
+
+// Is `a` certainly older than `b`, two states of one task? (Where unsure: no; the next event mends it.)
+function isOlder(a, b) {
+  if (a.run !== b.run) return a.run < b.run;
+  if (RANK[a.status] === 2 || RANK[b.status] === 2) return RANK[a.status] < RANK[b.status];
+  return a.attempts < b.attempts || a.progress.sent + a.progress.failed < b.progress.sent + b.progress.failed;
+}
 
 const REREAD_MS = 700; // at most so often are timeline and recipients taken anew, and only after an event
 const EVENT_PAGES = 10;
