@@ -85,6 +85,8 @@ class Task(Struct):
         for person in self.people:
             if person.active and person.standing != "sent":
                 person.standing, person.attempts = "waiting", 0
+            elif person.active:
+                person.attempts = 1  # of an earlier run: shown as the one that reached them
 
 
 class Contract(RuleBasedStateMachine):
