@@ -10,7 +10,7 @@ ARGS   ?=
 ONLY   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench campaign pins clean venv runtime dev chromium
+.PHONY: help run test check bench campaign pins clean venv runtime dev peers chromium
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -26,7 +26,7 @@ check: dev ## style, types, layers, and the texts of both languages
 	@$(PY) -m mypy server notifiers run.py
 	@$(PY) -m pytest -q tests/unit/test_i18n.py tests/unit/test_layers.py
 
-bench: dev ## measure (ONLY=name: one part alone)
+bench: dev peers ## measure (ONLY=name: one part alone)
 	@$(PY) -m tests.bench $(ONLY) $(ARGS)
 
 campaign: dev ## kill, cut and fill the disk, many times over
@@ -34,7 +34,7 @@ campaign: dev ## kill, cut and fill the disk, many times over
 
 pins: dev ## write the requirements*.txt anew from the *.in
 	@$(PY) -m pip install --quiet --disable-pip-version-check pip-tools
-	@for name in requirements requirements-dev; do \
+	@for name in requirements requirements-dev requirements-bench; do \
 	  $(PY) -m piptools compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
 	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file $$name.txt $$name.in; done
 
@@ -49,6 +49,11 @@ runtime: venv
 dev: venv
 	@cmp -s requirements-dev.txt $(VENV)/dev.txt || { echo "Installing the requirements of the tests…" && \
 	  $(PIP) -r requirements-dev.txt && cp requirements-dev.txt $(VENV)/dev.txt && cp requirements.txt $(VENV)/runtime.txt; }
+
+# What cannot be installed is named as missing in the table.
+peers: dev
+	@test ! -e requirements-bench.txt || cmp -s requirements-bench.txt $(VENV)/bench.txt || { echo "Installing the peers…" && \
+	  $(PIP) -r requirements-bench.txt && cp requirements-bench.txt $(VENV)/bench.txt; } || echo "Some peers are missing." >&2
 
 # Debian's python3 comes without ensurepip, which venv needs; root can mend that here and now.
 venv:

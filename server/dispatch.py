@@ -148,6 +148,8 @@ class Dispatch:
         return await self._insist(settle)
 
     def _failure(self) -> Failure:
+        if not self._failed:  # as a rule
+            return Failure(kind="unreached", total=self.task.total - self.task.skipped)
         reasons = [(reason, code, n) for (reason, code), n in self._reasons.most_common(5)]
         return Failure(
             kind="unreached", unreached=self._failed, total=self.task.total - self.task.skipped, reasons=reasons
