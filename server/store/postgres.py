@@ -42,9 +42,12 @@ TIMEOUT_S = 4.0  # below the 5 s within which a sender must be told that storage
 POLL_S = 0.5
 """How long an event of another node can go unnoticed where the hint does not come through."""
 PAGE = 1_000
+FROZEN_MS = 3_000  # below TIMEOUT_S, so that who waits for its locks need not give up
 CHANNEL = "tocsin"
-BEGIN = "BEGIN; SET LOCAL synchronous_commit = on"
-"""Whatever the server's or a pooler's connection is set to: what is acknowledged is on disk."""
+BEGIN = f"""BEGIN; SET LOCAL synchronous_commit = on;
+SET LOCAL idle_in_transaction_session_timeout = {FROZEN_MS}"""
+"""Whatever the server's or a pooler's connection is set to: what is acknowledged is on disk; and a node that freezes or
+is cut off in the middle of a transaction does not hold its locks, on which all others would wait."""
 COMMIT_AND_TELL = f"SELECT pg_notify('{CHANNEL}', ''); COMMIT"
 MIGRATION_LOCK = 0x546F6373
 NO = (

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import msgspec
@@ -15,7 +16,7 @@ import uuid_utils
 from server.model import Event, Failure, NotificationTask, Outcome, Priority, Recipient, Status, Word
 from server.store import Store, StoreUnavailable, open_store
 from server.store.cluster import Beat, Node
-from server.store.postgres import MIGRATION_LOCK
+from server.store.postgres import BEGIN, FROZEN_MS, MIGRATION_LOCK
 from server.store.rows import chunk_cell
 from server.store.writes import Again, Claim, Claimed, End, Enqueue, Renew, Settle, Sweep
 from tests.pg import fresh_database
@@ -195,6 +196,33 @@ async def test_what_waits_on_a_deadlock_is_tried_again_and_done(pair: Pair) -> N
     await crossing.rollback()
 
     assert [task.status for task in await asyncio.gather(*ending)] == [Status.COMPLETED, Status.COMPLETED]
+
+
+async def test_a_node_that_freezes_in_the_middle_of_a_transaction_holds_nobody_up(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine: Any = pair.a._engine
+    apply, frozen, thawed = engine._apply, asyncio.Event(), asyncio.Event()
+
+    async def freezing(tx: Any, ops: Any) -> Any:
+        result = await apply(tx, ops)
+        frozen.set()
+        await thawed.wait()
+        return result
+
+    monkeypatch.setattr("server.store.postgres.BEGIN", BEGIN.replace(str(FROZEN_MS), "200"))
+    monkeypatch.setattr(engine, "_apply", freezing)
+    stuck = asyncio.create_task(enqueue(pair.a, task_of()))
+    await frozen.wait()
+
+    async with asyncio.timeout(4):
+        await enqueue(pair.b, task_of())
+    thawed.set()
+
+    with pytest.raises(StoreUnavailable):
+        await stuck
+    await enqueue(pair.a, task_of())
+    assert (await pair.b.bounds())[1] == 2
 
 
 async def test_an_operation_that_cannot_be_done_spoils_no_other_of_its_transaction(pair: Pair) -> None:
