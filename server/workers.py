@@ -222,9 +222,8 @@ class WorkerPool:
             raise
         for task in sorted(claimed.tasks, key=lambda task: (task.priority, task.place_ms, task.id)):
             self._begin(task, claimed.chunks[task.id], begun)
-        if (
-            len(claimed.tasks) >= slots
-        ):  # there may be more; but where only the express lane asked in vain, none CRITIQUE
+        if len(claimed.tasks) >= slots:
+            # There may be more; but where only the express lane asked, and in vain, none of it is CRITIQUE.
             rest = seen if slots or claimed.tasks else Priority.HAUTE
             self._most_urgent = min(told for told in (self._most_urgent, rest) if told is not None)
         if claimed.retry_ms:

@@ -110,8 +110,10 @@ class Enqueue(Op):
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """What a claim took, each with its first chunk. `retry_ms`: look again then, something was held back: by a rate
-    limit, or because another node was looking at it."""
+    """What a claim took, each with its first chunk.
+
+    `retry_ms`: look again then; something was held back, by a rate limit or because another node was looking at it.
+    """
 
     tasks: list[NotificationTask]
     chunks: dict[str, Chunk] = {}
