@@ -156,7 +156,7 @@ def _record(message: str) -> logging.LogRecord:
 
 def setup(stream: TextIO, level: int = logging.INFO) -> Writer:
     """Write everything that is logged to `stream`, until `remove`."""
-    logging._srcfile = None  # type: ignore[attr-defined] # nothing here shows callers; to look for them takes long
+    logging._srcfile = None  # nothing here shows callers; to look for them takes long
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # nothing here shows them
     terminal = stream.isatty()
     writer = Writer(stream, Console() if terminal else JsonLines())

@@ -98,6 +98,8 @@ def main(arguments: list[str]) -> int:
     rows: list[Row] = []
     for part in parts or PARTS:
         rows += measure(part, quick)
+    if float(facts["load before"]) > 1:
+        print("The machine was busy before this began: rates and times below are those of what was left of it.")
     print("\n" + " · ".join(f"{name} {value}" for name, value in facts.items()) + "\n")
     print(shown(rows))
     RESULTS.mkdir(exist_ok=True)
