@@ -7,7 +7,7 @@ from typing import TypeVar
 from msgspec import Struct
 
 from server.i18n import failure_text
-from server.model import ENDED, NotificationTask, Priority, Status, iso, iso_or_none
+from server.model import ENDED, Failure, NotificationTask, Priority, Status, iso, iso_or_none
 
 
 class Progress(Struct, frozen=True):
@@ -31,6 +31,23 @@ class Result(Struct, frozen=True):
     doublons: int
 
 
+class Reason(Struct, frozen=True):
+    """Why some were not reached: a word, the other side's own code, and how many."""
+
+    reason: str
+    code: str
+    count: int
+
+
+class FailureView(Struct, frozen=True):
+    """`error` without a language: `kind` is unreached, expired or crashed; `reasons` the most frequent first."""
+
+    kind: str
+    unreached: int
+    total: int
+    reasons: list[Reason]
+
+
 class TaskView(Struct, frozen=True, kw_only=True):
     """A task as REST, events and webhooks show it; `message` and `webhook_url` only where one task is asked for."""
 
@@ -50,6 +67,7 @@ class TaskView(Struct, frozen=True, kw_only=True):
     expire_a: str | None
     node: str | None
     error: str | None
+    failure: FailureView | None
     result: Result | None
 
 
@@ -62,6 +80,11 @@ class TaskDetail(TaskView, frozen=True, kw_only=True):
 
 T = TypeVar("T", bound=TaskView)
 _NAMES = {priority: priority.name for priority in Priority}  # an enum's own `name` is slow to ask for
+
+
+def _failure(failure: Failure) -> FailureView:
+    reasons = [Reason(word, code, n) for word, code, n in failure.reasons]
+    return FailureView(failure.kind, failure.unreached, failure.total, reasons)
 
 
 def _shown(kind: type[T], task: NotificationTask, lang: str, **more: str | None) -> T:
@@ -94,6 +117,7 @@ def _shown(kind: type[T], task: NotificationTask, lang: str, **more: str | None)
         expire_a=iso_or_none(task.expires_ms),
         node=task.node,
         error=failure_text(task.failure, lang) if task.failure else None,
+        failure=_failure(task.failure) if task.failure else None,
         result=result,
         **more,
     )

@@ -176,7 +176,7 @@ async def test_a_notification_that_came_too_late_is_not_sent(town: Town) -> None
     await town.post("/admin/api/queue/resume")
 
     task = await town.task(task_id)
-    assert (task["status"], task["error"]) == ("failed", "expirée")
+    assert (task["status"], task["error"], task["failure"]["kind"]) == ("failed", "expirée", "expired")
     assert [row["status"] for row in await town.deliveries(task_id)] == ["expired"]
     assert email.reached == []
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.async_api import WebSocket, expect
 
-from notifiers import Refused, Sent
+from notifiers import Refused, RetryLater, Sent
 from server.model import Role
 from tests.browser.kit import Eyes, Site
 from tests.kit import jean
@@ -166,6 +167,17 @@ async def test_the_filter_stands_in_the_address_and_is_live(site: Site, eyes: Ey
     await expect(page.locator(".row .titre")).to_have_text(["raté 2", "raté 1"])
     await page.go_back()
     await expect(page.locator(".row")).to_have_count(3)
+
+
+async def test_an_expired_task_is_called_so_in_both_languages(site: Site, eyes: Eyes) -> None:
+    site.service("sms").always(lambda _: RetryLater("busy", after_s=3600))
+    page = await eyes.sign_in()
+    soon = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
+    await site.send("trop tard", utilisateurs=[jean(canal="sms"), jean(1)], expire_a=soon)
+
+    await expect(page.locator(".row .why")).to_have_text("expirée · 1 sur 2 non joint")
+    await page.click("#lang")
+    await expect(page.locator(".row .why")).to_have_text("expired · 1 of 2 not reached")
 
 
 async def test_many_are_retried_after_a_count_and_a_yes(site: Site, eyes: Eyes) -> None:

@@ -44,7 +44,11 @@ function become(row, id) {
 // The line below the title: why it failed, or when it is tried again.
 function note(task) {
   const { total, sent, skipped } = task.progress;
-  if (task.status === "failed") return ["why", t("row.unreached", { a: task.result?.non_joints ?? total - skipped - sent, n: total - skipped })];
+  if (task.status === "failed") {
+    const unreached = t("row.unreached", { n: task.result?.non_joints ?? total - skipped - sent, of: total - skipped });
+    const kind = task.failure?.kind;
+    return ["why", kind === "expired" || kind === "crashed" ? `${t(`row.${kind}`)} · ${unreached}` : unreached];
+  }
   if (task.status === "pending" && task.next_attempt_at_iso) return ["next", task.attempts ? t("row.again", { n: task.attempts }) : t("row.planned")];
   return ["", ""];
 }
