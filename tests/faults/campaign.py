@@ -41,12 +41,14 @@ PLAN: dict[str, list[Run]] = {
         )
     ],
     "power": [lambda folder, seed: power(folder, seed)] * 2,
-    "trouble": [
-        lambda folder, seed: trouble.locked(folder, seed=seed),
+    "clocks": [
         lambda folder, seed: trouble.clock_turned(folder, seed=seed, signals=(signal.SIGUSR1, signal.SIGUSR2) * 2),
         lambda folder, seed: trouble.clock_turned(folder, seed=seed, signals=(signal.SIGUSR2, signal.SIGUSR1) * 2),
         lambda folder, seed: trouble.stalled(folder, seed=seed, seconds=5),
         lambda folder, seed: trouble.stalled(folder, seed=seed, seconds=60),
+    ],
+    "trouble": [
+        lambda folder, seed: trouble.locked(folder, seed=seed),
         lambda folder, seed: trouble.doubled(folder, seed=seed),
         lambda folder, seed: trouble.poisoned(folder, seed=seed),
         lambda folder, seed: trouble.cleaned(folder, seed=seed, acknowledged=1_000),

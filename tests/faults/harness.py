@@ -54,7 +54,7 @@ class Server:
         self.start_s: list[float] = []
         self.process: Process | None = None
         self.log = folder / "server.log"
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         config = folder / "config.toml"
         if not config.exists():
             config.write_text("", encoding="utf-8")

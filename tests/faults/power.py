@@ -26,7 +26,7 @@ KEEP = (0.0, 0.5, 0.9)
 @asynccontextmanager
 async def on_disk(folder: Path, disk: Disk, *, synchronous: str = "FULL") -> AsyncIterator[Town]:
     """A running server whose store stands on `disk`."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     whole = server.store.SqliteEngine
     server.store.SqliteEngine = partial(SqliteEngine, vfs=disk.name, synchronous=synchronous)  # type: ignore[misc,assignment]
     try:

@@ -99,7 +99,7 @@ async def scene(name: str, folder: Path, seed: int, **environ: str) -> AsyncIter
     """Everything for one run, the server not yet started. The seed is printed."""
     print(f"{name}: seed {seed}")
     begun = time.perf_counter()
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         post, sms = await stack.enter_async_context(mail()), await stack.enter_async_context(gateway())
         urls = {"CHANNELS__EMAIL__URL": mail_url(post), "CHANNELS__SMS__URL": sms_url(sms)}

@@ -77,7 +77,7 @@ async def stalled(folder: Path, *, seed: int, seconds: float) -> Report:
             await s.caller.post(notice(people(2_000)))
             await s.mail.more(200)
             s.server.signal(signal.SIGUSR1)
-            await s.follower.until_ended(s.journal.acknowledged)
+            await s.follower.until_ended(s.journal.acknowledged, 60 + seconds)
             await s.settle()
         await s.dead()
         await s.check(kills=False)
