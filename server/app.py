@@ -133,8 +133,8 @@ async def store_context(app: web.Application) -> AsyncIterator[None]:
 
 async def log_context(app: web.Application) -> AsyncIterator[None]:
     """Committed events reach the log, and through it every subscriber."""
+    app[STORE].on_commit.append(app[LOG].append)  # first, or what another node commits meanwhile is told late
     await app[LOG].open()
-    app[STORE].on_commit.append(app[LOG].append)
     yield
     app[STORE].on_commit.remove(app[LOG].append)
 

@@ -113,9 +113,11 @@ class Log:
         self.on_append: list[Callable[[], None]] = []
 
     async def open(self) -> None:
-        """Find out where the log stands."""
-        self.oldest, self.head = await self._store.bounds()
-        self._first = self.head + 1
+        """Find out where the log stands. What other nodes commit meanwhile may be appended already."""
+        self.oldest, newest = await self._store.bounds()
+        if newest > self.head:
+            self._restart(newest + 1)
+            self.head = newest
 
     # --- writing -------------------------------------------------------------------------------------
 
@@ -175,6 +177,10 @@ class Log:
             if self._waiter is None:
                 self._waiter = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._waiter)  # others wait for it too
+
+    async def newest(self) -> int:
+        """The newest seq in the store, which may be ahead of what this node has read. Raises StoreUnavailable."""
+        return (await self._store.bounds())[1]
 
     @property
     def in_memory(self) -> int:
@@ -259,18 +265,20 @@ class Cursor:
     """One reader's place in the log.
 
     `read` gives what comes next: None at the head. What it has given lies at or before `position`. With `latest`
-    it gives the newest state of each task in what it has looked at. A `since` beyond the head comes from another
-    log (a restored database): the reader is told by a gap over everything, and goes on from the head.
+    it gives the newest state of each task in what it has looked at. A `since` beyond the head was told by another
+    node, which has read further in the log than this one: then `read` waits. Or it comes from another log (a restored
+    database): the reader is told by a gap over everything, and goes on from the head.
     """
 
-    __slots__ = ("filter", "foreign", "latest", "log", "position")
+    __slots__ = ("begun", "filter", "foreign", "latest", "log", "position")
 
     def __init__(self, log: Log, since: int | None = None, only: Filter = ALL, *, latest: bool = False) -> None:
         self.log = log
         self.filter = only
         self.latest = latest
+        self.begun = log.head
         self.foreign = since is not None and since > log.head
-        if since is None or self.foreign:
+        if since is None:
             self.position = log.head
         elif since == 0:
             self.position = log.oldest - 1  # "from the oldest kept" leaves no gap to tell of
@@ -284,8 +292,12 @@ class Cursor:
         """
         log = self.log
         if self.foreign:
+            stored = await log.newest()
             self.foreign = False
-            return Gap(1, self.position)
+            if self.position > stored:
+                self.position = self.begun
+                return Gap(1, self.position)
+            await log.beyond(self.position - 1)
         begin = position = self.position
         found: dict[str | int, Event] = {}
         size = 0

@@ -32,7 +32,7 @@ async def serve(request: web.Request, hub: Hub, query: StreamQuery) -> web.Strea
         )
         answer.force_close()
         writer = await answer.prepare(request)
-        begin = hub.log.head if since is None else min(since, hub.log.head)  # lost before the first event: go on here
+        begin = hub.log.head if since is None else since  # lost before the first event: go on here
         await answer.write(b"retry: %d\nid: %d\ndata: %b\n\n" % (RETRY_MS, begin, hub.hello()))
         transport = request.transport
         if writer is None or transport is None or transport.is_closing():
@@ -56,6 +56,8 @@ def last_event_id(request: web.Request, query: StreamQuery) -> int | None:
     if not said:
         return query.since
     try:
+        if not (said.isascii() and said.isdigit()):
+            raise msgspec.ValidationError
         return msgspec.convert({"since": said}, StreamQuery, strict=False).since
     except msgspec.ValidationError:
         raise BadQuery.at("Last-Event-ID", "field.cursor") from None

@@ -4,8 +4,8 @@ Operations commit in batches over one connection, their statements pipelined; `s
 counter's row is locked from the tail of each transaction to its commit. `NOTIFY` is a coalesced hint without payload,
 a poll stands under it; what is told to the node is always read from the log, in order, others' events too.
 
-Through PgBouncer in transaction mode: use 1.21 or later with `max_prepared_statements`, the hint then never comes and
-the poll serves alone.
+Through PgBouncer in transaction mode: 1.21 or later with `max_prepared_statements`, or any with
+`?statement_cache_size=0` in the URL. The hint then never comes and the poll serves alone.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
@@ -61,6 +62,8 @@ NO = (
     asyncpg.PostgresSystemError,  # I/O error
     asyncpg.InvalidAuthorizationSpecificationError,  # at reconnecting: a secret that was changed
     asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidSQLStatementNameError,  # a pooler that keeps no prepared statements
+    asyncpg.DuplicatePreparedStatementError,
     asyncpg.exceptions.LockNotAvailableError,
     asyncpg.QueryCanceledError,
 )
@@ -69,6 +72,16 @@ AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 async def _events_after(tx: Tx, after: int) -> list[Row]:
     return await tx.all(sql.EVENTS_AFTER, after, PAGE)
+
+
+def _own_options(url: str) -> tuple[str, dict[str, int]]:
+    """The URL without what is meant for asyncpg alone, and that."""
+    parts = urlsplit(url)
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    own = {name: int(value) for name, value in query if name == "statement_cache_size"}
+    if not own:
+        return url, {}
+    return urlunsplit(parts._replace(query=urlencode([pair for pair in query if pair[0] not in own], safe="/"))), own
 
 
 def _dialect(statement: str) -> str:
@@ -105,7 +118,10 @@ class PostgresEngine:
     dialect = "postgres"
 
     def __init__(self, url: str):
-        self._url = url
+        try:
+            self._url, self._options = _own_options(url)
+        except ValueError:
+            raise StoreRefused("store.url: expected a number for statement_cache_size") from None
         self._waiting: deque[Op] = deque()
         self._wake = asyncio.Event()
         self._hint = asyncio.Event()
@@ -118,20 +134,27 @@ class PostgresEngine:
     async def open(self, apply: Apply, committed: Committed, failed: Callable[[list[Op], BaseException], None]) -> None:
         self._apply, self._committed, self._failed = apply, committed, failed
         try:
-            migrating = await asyncpg.connect(self._url, timeout=TIMEOUT_S)  # it may take as long as it takes
+            migrating = await asyncpg.connect(
+                self._url, timeout=TIMEOUT_S, **self._options
+            )  # it may take as long as it takes
             try:
                 await self._migrate(migrating)
             finally:
                 await migrating.close(timeout=TIMEOUT_S)
             self._writer = await self._connect()
             self._pool = await asyncpg.create_pool(
-                self._url, min_size=1, max_size=READERS, command_timeout=TIMEOUT_S, timeout=TIMEOUT_S
+                self._url, min_size=1, max_size=READERS, command_timeout=TIMEOUT_S, timeout=TIMEOUT_S, **self._options
             )
             self._told = int(await self._writer.fetchval(sql.LAST_SEQ))
         except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
             raise StoreRefused(f"store.url: PostgreSQL says no: {error}") from None
         except (asyncpg.exceptions.ClientConfigurationError, ValueError) as error:
             raise StoreRefused(f"store.url: expected postgresql://USER:SECRET@HOST/DATABASE: {error}") from None
+        except (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError):
+            raise StoreRefused(
+                "store.url: this pooler keeps no prepared statements; add ?statement_cache_size=0, or use PgBouncer"
+                " 1.21 or later with max_prepared_statements, or pool_mode = session"
+            ) from None
         except NO as error:
             raise StoreUnavailable(f"PostgreSQL is out of reach: {error or type(error).__name__}") from None
         for name, loop in (("commit", self._commit_loop), ("tail", self._tail_loop), ("listen", self._listen_loop)):
@@ -170,7 +193,7 @@ class PostgresEngine:
                     connection.terminate()
 
     async def _connect(self) -> Any:
-        return await asyncpg.connect(self._url, timeout=TIMEOUT_S, command_timeout=TIMEOUT_S)
+        return await asyncpg.connect(self._url, timeout=TIMEOUT_S, command_timeout=TIMEOUT_S, **self._options)
 
     async def _migrate(self, connection: Any) -> None:
         """Under a lock of the transaction: ten nodes may start at once, one migrates, the others wait for it."""
@@ -280,7 +303,7 @@ class PostgresEngine:
         while True:
             connection = None
             try:
-                connection = await asyncpg.connect(self._url, timeout=TIMEOUT_S)
+                connection = await asyncpg.connect(self._url, timeout=TIMEOUT_S, **self._options)
                 await connection.add_listener(CHANNEL, lambda *_: self._hint.set())
                 self._hint.set()
                 while not connection.is_closed():

@@ -7,12 +7,15 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import asyncpg
 import msgspec
 import pytest
 import uuid_utils
 
+from server.clock import SystemClock
+from server.log import Batch, Cursor, Gap, Log
 from server.model import Event, Failure, NotificationTask, Outcome, Priority, Recipient, Status, Word
 from server.store import Store, StoreUnavailable, open_store
 from server.store.cluster import Beat, Node
@@ -328,3 +331,40 @@ async def test_what_is_acknowledged_is_on_disk_even_where_the_database_is_set_to
         await beside.close()
 
     assert seen == ["on"]
+
+
+async def test_a_reader_whom_another_node_told_more_waits_and_is_told_of_no_gap(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow: Any = pair.b._engine
+    reading_on = slow._read_on
+    monkeypatch.setattr(slow, "_read_on", AsyncMock())
+    log = Log(pair.b, 100, SystemClock())
+    pair.b.on_commit.append(log.append)
+    await log.open()
+    await enqueue(pair.a, *(task_of() for _ in range(5)))
+
+    told_by_a = asyncio.create_task(Cursor(log, 4).read())
+    of_another_log = await Cursor(log, 99).read()
+    assert of_another_log == Gap(1, 0)
+    assert log.head == 0 and not told_by_a.done()
+
+    monkeypatch.setattr(slow, "_read_on", reading_on)
+    async with asyncio.timeout(10):
+        batch = await told_by_a
+    assert isinstance(batch, Batch) and [event.seq for event in batch.events] == [5]
+
+
+async def test_a_log_that_opens_misses_nothing_that_others_commit_meanwhile(pair: Pair) -> None:
+    log = Log(pair.b, 100, SystemClock())
+    pair.b.on_commit.append(log.append)
+    opening = asyncio.create_task(log.open())
+    await enqueue(pair.a, *(task_of() for _ in range(5)))
+    await opening
+    async with asyncio.timeout(10):
+        await log.beyond(4)
+
+    cursor, seqs = Cursor(log, 0), []
+    while isinstance(batch := await cursor.read(), Batch):
+        seqs += [event.seq for event in batch.events]
+    assert seqs == [1, 2, 3, 4, 5]
