@@ -122,11 +122,15 @@ class Siege:
         given = CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()})
         if "X-API-Key" not in given and "Cookie" not in given:
             given["X-API-Key"] = ADMIN_KEY
-        if given["X-API-Key"] == "" if "X-API-Key" in given else False:
+        if given.get("X-API-Key") == "":
             del given["X-API-Key"]
-        async with self.town.client.request(
-            method, URL(path, encoded=True), data=body and io.BytesIO(body), headers=given, allow_redirects=False
-        ) as answer:
+        data = io.BytesIO(body) if body else body
+        async with (
+            asyncio.timeout(CLOSES_S),
+            self.town.client.request(
+                method, URL(path, encoded=True), data=data, headers=given, allow_redirects=False
+            ) as answer,
+        ):
             return Answer(answer.status, CIMultiDict(answer.headers), await answer.read())
 
     async def post(self, body: Any, path: str = "/api/notifications/meteo", **headers: str) -> Answer:

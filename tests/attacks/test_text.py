@@ -176,7 +176,9 @@ async def test_what_is_posted_never_stands_in_the_log(tmp_path: Path) -> None:
     async with besieged(tmp_path, QUEUE__WORKERS="2", QUEUE__EXPRESS_WORKERS="1") as siege:
         secret: dict[str, Any] = {
             "titre": "TITRE-SECRET\x1b".strip("\x1b"), "message": "MESSAGE-SECRET\x1b[31m\r\n{\"level\":\"error\"}",
-            "utilisateurs": [GOOD["utilisateurs"][0] | {"id": "ID-SECRET", "nom": "NOM-SECRET", "telephone": "+33612345678"}],
+            "utilisateurs": [
+                GOOD["utilisateurs"][0] | {"id": "ID-SECRET", "nom": "NOM-SECRET", "telephone": "+33612345678"}
+            ],
         }  # fmt: skip
         siege.secrets += ["SECRET", "33612345678", "jean.dupont"]
         assert (await siege.post(secret)).status == 202
