@@ -1,4 +1,4 @@
-"""Fixtures of the browser tests: a site, a Chromium (one per file, hence one loop per file), eyes that complain."""
+"""Fixtures of the browser tests: a site, a Chromium (one for all, hence one loop for all), eyes that complain."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.browser.chromium import ARGS, NO_BROWSER, find
 from tests.browser.kit import Eyes, Site, open_eyes
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     """A running server with the shipped settings, quick to give up."""
     site = Site(tmp_path, QUEUE__MAX_ATTEMPTS="2", QUEUE__BACKOFF_S="0.01", SERVER__SHUTDOWN_GRACE_S="1")
@@ -22,7 +22,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     await site.stop()
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
+@pytest_asyncio.fixture(loop_scope="session", scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """A Chromium; where none can be found the test fails and says how to get one."""
     executable = find()
@@ -33,7 +33,7 @@ async def browser() -> AsyncIterator[Browser]:
         await browser.close()
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def look(site: Site, browser: Browser) -> AsyncIterator[Callable[..., Awaitable[Eyes]]]:
     """Open a browser profile at the site: `eyes = await look()`."""
     opened: list[Eyes] = []
@@ -49,7 +49,7 @@ async def look(site: Site, browser: Browser) -> AsyncIterator[Callable[..., Awai
     assert complaints == []
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def eyes(look: Callable[..., Awaitable[Eyes]]) -> Eyes:
     """A browser profile at the site, French, at a desk."""
     return await look()

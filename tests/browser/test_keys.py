@@ -8,7 +8,7 @@ from playwright.async_api import expect
 from server.model import Role
 from tests.browser.kit import Eyes, Site
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_a_wrong_key_is_refused_in_words(site: Site, eyes: Eyes) -> None:

@@ -14,7 +14,7 @@ from server.model import Role
 from tests.browser.kit import Eyes, Site
 from tests.kit import jean
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 Look = Callable[..., Awaitable[Eyes]]
 
@@ -157,7 +157,9 @@ async def test_the_filter_stands_in_the_address_and_is_live(site: Site, eyes: Ey
     page = await eyes.sign_in()
     await eyes.count("failed", 1)
 
+    await expect(page.locator(".counter.failed")).to_have_attribute("aria-pressed", "false")
     await page.click(".counter.failed")
+    await expect(page.locator(".counter.failed")).to_have_attribute("aria-pressed", "true")
 
     await expect(page.locator(".row .titre")).to_have_text(["raté 1"])
     assert page.url.endswith("?status=failed")

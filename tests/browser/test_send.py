@@ -7,7 +7,7 @@ from playwright.async_api import expect
 
 from tests.browser.kit import Eyes, Site
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_a_notification_is_composed_confirmed_and_watched(site: Site, eyes: Eyes) -> None:

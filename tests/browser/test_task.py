@@ -9,7 +9,7 @@ from notifiers import Message, Outcome, Refused, Sent
 from tests.browser.kit import Eyes, Site
 from tests.kit import jean
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 def refuse_some(message: Message) -> Outcome:

@@ -31,7 +31,9 @@ export function put(node, text) {
   node.textContent = text;
 }
 
+// Write or remove an attribute. ARIA's no is a word: a button without aria-pressed is no switch.
 export function attr(node, name, value) {
+  if (value === false && name.startsWith("aria-")) value = "false";
   if (value === null || value === undefined || value === false) node.removeAttribute(name);
   else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
 }
