@@ -1,0 +1,107 @@
+"""What a page does that nobody looks at: a gap in its events, a hidden tab, a sheet of paper, a sound."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from playwright.async_api import WebSocketRoute, expect
+
+from notifiers import Refused
+from tests.browser.kit import Eyes, Site
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def test_after_a_gap_the_page_reads_the_list_again(site: Site, eyes: Eyes) -> None:
+    sockets: list[WebSocketRoute] = []
+    lost: list[int] = []
+
+    def between(page: WebSocketRoute) -> None:
+        server = page.connect_to_server()
+        sockets.append(page)
+
+        def pass_on(frame: str | bytes) -> None:
+            found = json.loads(frame)
+            if found["kind"] == "events":
+                lost.append(found["to"])
+            else:
+                page.send(frame)
+
+        server.on_message(pass_on)
+
+    await eyes.page.route_web_socket("**/ws/events*", between)
+    page = await eyes.sign_in()
+    await eyes.live()
+    await expect(page.locator(".blank h2")).to_have_text("Aucune tâche")
+    await site.send("manquée")
+    await eyes.count("completed", 1)  # the statistics say so; its events are lost
+    await expect(page.locator(".row")).to_have_count(0)
+
+    sockets[-1].send(json.dumps({"kind": "gap", "from": 1, "to": max(lost)}))
+
+    await expect(page.locator(".row .titre")).to_have_text(["manquée"])
+    await expect(page.locator(".row .status")).to_contain_text("Terminée")
+
+
+async def test_a_hidden_tab_draws_nothing_and_catches_up(site: Site, eyes: Eyes) -> None:
+    site.service().always(lambda _: Refused("address_refused", "550"))
+    hide = "yes => { document.tocsinHidden = yes; document.dispatchEvent(new Event('visibilitychange')); }"
+    await eyes.page.add_init_script(
+        "Object.defineProperty(document, 'hidden', { get() { return !!this.tocsinHidden; }, configurable: true })"
+    )
+    page = await eyes.sign_in()
+    await eyes.live()
+    await eyes.count("failed", 0)
+    await page.evaluate(hide, True)
+
+    await site.send("ratée")
+
+    await expect(page).to_have_title("(1) File d’attente · Tocsin")  # it has heard of it, and tells it in its title
+    assert await page.locator(".row").count() == 0
+    assert await page.locator(".counter.failed .count").text_content() == "0"
+    await page.evaluate(hide, False)
+    await eyes.count("failed", 1)
+    await expect(page.locator(".row .titre")).to_have_text(["ratée"])
+
+
+async def test_a_task_goes_on_paper_without_what_one_clicks(site: Site, eyes: Eyes) -> None:
+    task_id = await site.send("à imprimer", n=3)
+    page = await eyes.sign_in(path=f"/admin/queue/{task_id}")
+    await expect(page.locator(".list tbody tr")).to_have_count(3)
+
+    await page.emulate_media(media="print", color_scheme="dark")
+
+    for hidden in (".top", ".task-acts", ".people-tools .search"):
+        await expect(page.locator(hidden)).to_be_hidden()
+    await expect(page.locator("h1")).to_be_visible()
+    await expect(page.locator(".list tbody tr")).to_have_count(3)
+    paper = "getComputedStyle(document.body).backgroundColor"
+    assert await page.evaluate(paper) == "rgb(255, 255, 255)"
+    assert len(await page.pdf()) > 1000
+
+
+async def test_a_failed_critical_task_is_heard_if_one_wants_it(site: Site, eyes: Eyes) -> None:
+    site.service().always(lambda _: Refused("address_refused", "550"))
+    await eyes.page.add_init_script(
+        "window.tones = 0;"
+        "const make = AudioContext.prototype.createOscillator;"
+        "AudioContext.prototype.createOscillator = function () { window.tones += 1; return make.call(this); };"
+    )
+    page = await eyes.sign_in()
+    await eyes.live()
+    button = page.locator("#sound")
+    await expect(button).to_have_attribute("aria-pressed", "false")
+    await site.send("sans bruit", "securite")
+    await eyes.count("failed", 1)
+    assert await page.evaluate("window.tones") == 0
+
+    await button.click()
+    await expect(button).to_have_attribute("aria-pressed", "true")
+    once = await page.evaluate("window.tones")
+    assert once > 0  # one hears what one has chosen
+    await site.send("urgent", "securite")
+    await page.wait_for_function("tones => window.tones > tones", arg=once)
+
+    await page.reload()
+    await expect(button).to_have_attribute("aria-pressed", "true")
