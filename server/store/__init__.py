@@ -66,7 +66,11 @@ class Store:
         return self._engine.dialect == "postgres"
 
     async def apply(self, op: Op) -> Any:
-        """Have `op` committed; what it gives. Raises StoreUnavailable, and then nothing of it was written."""
+        """Have `op` committed; what it gives.
+
+        Raises StoreUnavailable: then it was not written, or, where no answer came in time, may have been; whoever
+        tries again must be able to bear that it was.
+        """
         loop = asyncio.get_running_loop()
         op.done = loop.create_future()
         op.since = perf_counter()

@@ -55,6 +55,7 @@ NO = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that was cut between two steps of its protocol
     asyncpg.PostgresConnectionError,
     asyncpg.exceptions.OperatorInterventionError,  # shut down, cannot connect now
     asyncpg.InsufficientResourcesError,  # disk full, too many connections

@@ -135,7 +135,8 @@ class SqliteEngine:
 
     def _open_writer(self) -> apsw.Connection:
         path = self.path
-        known = path.exists()
+        begun = path.with_name(path.name + ".new")  # there while a new database is made
+        known = path.exists() and not (begun.exists() and path.stat().st_size == 0)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -149,6 +150,8 @@ class SqliteEngine:
         if self._serve:
             self._hold()
         try:
+            if not known:
+                begun.touch()
             connection = self._connect(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
             if known:
                 self._recognise(connection)
@@ -170,6 +173,7 @@ class SqliteEngine:
             folder = os.open(path.parent, os.O_RDONLY)  # the new file's name must outlive a power cut too
             os.fsync(folder)
             os.close(folder)
+            begun.unlink(missing_ok=True)
         return connection
 
     def _hold(self) -> None:

@@ -122,3 +122,11 @@ async def test_half_a_copy_is_not_served(tmp_path: Path) -> None:
     with pytest.raises(StoreRefused, match="not finished"):
         async with running(tmp_path):
             pytest.fail("it was served")
+
+
+async def test_a_first_start_that_was_cut_off_begins_again(tmp_path: Path) -> None:
+    (tmp_path / "tocsin.db").touch()
+    (tmp_path / "tocsin.db.new").touch()
+
+    assert (await made(tmp_path)).stat().st_size > 0
+    assert not (tmp_path / "tocsin.db.new").exists()
