@@ -59,6 +59,8 @@ class Cluster:
                 await self.beat()
             except StoreUnavailable as error:
                 log.warning("storage says no: %s", error)
+            except Exception:  # a defect must not make this node look dead
+                log.exception("the heartbeat failed")
 
     async def beat(self) -> None:
         """Say that this node lives; take in who else does."""

@@ -134,7 +134,7 @@ class WorkerPool:
             await asyncio.gather(waiting, clock, return_exceptions=True)
 
     async def _keep(self, name: str, loop: Callable[[], object]) -> None:
-        """Run one of the pool's loops for ever; storage that says no makes it wait, not end."""
+        """Run one of the pool's loops for ever; storage that says no, or a defect, makes it wait, not end."""
         while True:
             try:
                 await loop()  # type: ignore[misc]
@@ -142,9 +142,11 @@ class WorkerPool:
             except StoreUnavailable as error:
                 log.warning("pool %s: storage says no: %s", name, error)
                 self._away = self._clock.monotonic()
-                await self._clock.sleep(1)
-                self._most_urgent = Priority.CRITIQUE
-                self._wake.set()
+            except Exception:  # a defect must not leave the node without the loop for good
+                log.exception("pool %s failed", name)
+            await self._clock.sleep(1)
+            self._most_urgent = Priority.CRITIQUE
+            self._wake.set()
 
     # --- what wakes it -------------------------------------------------------------------------------
 

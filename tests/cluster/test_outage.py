@@ -8,7 +8,7 @@ import pytest
 
 from server.store import StoreUnavailable
 from server.store.engine import Op
-from server.store.writes import Renew, Sweep
+from server.store.writes import Claim, Renew, Sweep
 from tests.kit import Town, jean
 
 
@@ -88,3 +88,25 @@ async def test_a_renewal_that_failed_is_made_up_for_at_once(town: Town, monkeypa
     assert renewals[1] - renewals[0] <= 3
     service.release()
     assert (await town.until_status(task_id, "completed"))["progress"]["sent"] == 1
+
+
+async def test_a_defect_in_a_claim_does_not_end_claiming(
+    town: Town, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    apply = town.store.apply
+    defects = [RuntimeError("a defect")]
+
+    async def watched(op: Op) -> Any:
+        if isinstance(op, Claim) and defects:
+            raise defects.pop()
+        return await apply(op)
+
+    monkeypatch.setattr(town.store, "apply", watched)
+    task_id = await town.send("infra")
+
+    async def ended() -> bool:
+        town.clock.turn(0.5)
+        return bool((await town.task(task_id))["status"] == "completed")
+
+    await town.until(ended)
+    assert "a defect" in caplog.text

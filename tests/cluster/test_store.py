@@ -368,3 +368,22 @@ async def test_a_log_that_opens_misses_nothing_that_others_commit_meanwhile(pair
     while isinstance(batch := await cursor.read(), Batch):
         seqs += [event.seq for event in batch.events]
     assert seqs == [1, 2, 3, 4, 5]
+
+
+async def test_a_connection_that_breaks_between_two_steps_of_its_protocol_is_storage_that_says_no(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine: Any = pair.a._engine
+
+    async def breaks(tx: Any, *_: Any) -> Any:
+        raise asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "_apply", breaks)
+        with pytest.raises(StoreUnavailable):
+            await enqueue(pair.a, task_of())
+    with pytest.raises(StoreUnavailable):
+        await pair.a.snapshot(breaks)
+
+    await enqueue(pair.a, task_of())
+    assert (await pair.a.bounds())[1] == 1
