@@ -78,7 +78,7 @@ async def test_the_configured_key_is_listed_but_not_revoked_here(site: Site, eye
     page = await eyes.sign_in(path="/admin/keys")
 
     row = page.locator("#configured-key")
-    await expect(row).to_contain_text("auth.admin_keyla vôtre")
+    await expect(row).to_contain_text("auth.admin_key la vôtre")
     await expect(row).to_contain_text("elle ne se révoque que là")
     assert await row.locator("button").count() == 0
 

@@ -41,7 +41,7 @@ async function revoke(key, done) {
   }
 }
 
-const named = (key) => h("td", null, h("b", null, bdi(key.name)), key.id === boot.me.key_id && h("span", { class: "chip" }, t("key.own")));
+const named = (key) => h("td", null, h("b", null, bdi(key.name)), " ", key.id === boot.me.key_id && h("span", { class: "chip" }, t("key.own")));
 
 // The key of the configuration: in force like the others, but nothing is kept of it here.
 function configuredRow(key) {
