@@ -79,7 +79,7 @@ async def frames_per_s(page: Page, during: Awaitable[object]) -> list[float]:
 
 
 async def busy(devtools: CDPSession) -> float:
-    """Seconds that the page's main thread has worked so far."""
+    """Processor seconds that the page's main thread has used so far."""
     found = (await devtools.send("Performance.getMetrics"))["metrics"]
     return float(next(each["value"] for each in found if each["name"] == "TaskDuration"))
 
@@ -113,7 +113,7 @@ async def watch(server: Tocsin, context: BrowserContext, quick: bool) -> list[Ro
     await page.wait_for_selector("#link .live")
     await paced(server.port, BODY, rate=rate, seconds=WARM_UP_S)  # until the list is as long as it gets
     devtools = await context.new_cdp_session(page)
-    await devtools.send("Performance.enable")
+    await devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
     before_mib, before_s = await heap_mib(devtools), await busy(devtools)
     enqueued = (await asyncio.to_thread(server.stats))["total_enqueued"]
     frames = await frames_per_s(page, paced(server.port, BODY, rate=rate, seconds=seconds))
@@ -128,7 +128,7 @@ async def watch(server: Tocsin, context: BrowserContext, quick: bool) -> list[Ro
     return [
         rates,
         row("page: frames/s, the worst second of ten", quantile(frames, 0.1), "/s", quantile(bare, 0.1)),
-        row(f"page: main thread at work, {under}", worked * 100, "%"),
+        row(f"page: processor time of its main thread, {under}", worked * 100, "%"),
         row(f"page: heap grown, {under}", grown, "MiB", None, "<= 10", f"{before_mib:.1f} MiB before"),
         row("page: counters that differ from the server's", differ, "of 5", None, "<= 0"),
     ]
