@@ -1,8 +1,7 @@
 """The peers' own programs: for each the task that counts itself, how its worker is started, how a task is sent.
 
 Imported by the workers themselves (`tests.bench.peer_apps:…`), so one that is not installed must not break the others.
-
-    python -m tests.bench.peer_apps NAME TASKS      sends, waits, prints tasks/s
+`main` sends, waits, and prints tasks/s.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,6 +37,10 @@ async def notify_async(*_: Any, **__: Any) -> None:
     count()
 
 
+async def notify_taskiq(*_: Any, **__: Any) -> None:  # taskiq renames what it is given
+    count()
+
+
 def notify(*_: Any, **__: Any) -> None:
     count()
 
@@ -64,7 +66,7 @@ with suppress(ImportError):
     from taskiq_redis import ListQueueBroker
 
     taskiq_broker = ListQueueBroker(URL)
-    taskiq_notify = taskiq_broker.task(notify_async, task_name="notify")
+    taskiq_notify = taskiq_broker.task(task_name="notify")(notify_taskiq)
 
 with suppress(ImportError):
     from huey import RedisHuey, SqliteHuey
@@ -107,8 +109,10 @@ def send_arq(tasks: int) -> None:
 
 def send_taskiq(tasks: int) -> None:
     async def all_of_them() -> None:
-        await taskiq_broker.startup()
-        await _crowd(tasks, lambda: taskiq_notify.kiq(ARGUMENT))
+        broker = ListQueueBroker(URL)  # its connections belong to one loop
+        await broker.startup()
+        await _crowd(tasks, lambda: taskiq_notify.kicker().with_broker(broker).kiq(ARGUMENT))
+        await broker.shutdown()
 
     asyncio.run(all_of_them())
 
@@ -155,7 +159,7 @@ PEERS = (
     Peer("taskiq", "taskiq_redis", ["taskiq", "worker", f"{_HERE}:taskiq_broker", "--workers", "1"], send_taskiq),
     Peer("huey on Redis", "huey", ["huey_consumer", f"{_HERE}.huey_redis", "-w", "4"], send_huey_redis),
     Peer("huey on SQLite", "huey", ["huey_consumer", f"{_HERE}.huey_sqlite", "-w", "4"], send_huey_sqlite, "fsync on"),
-    Peer("RQ", "rq", ["rq", "worker", "--quiet", "--url", URL], send_rq, "its worker forks for every task"),
+    Peer("RQ", "rq", ["rq", "worker", "--quiet", "--url", "{redis}"], send_rq, "its worker forks for every task"),
     Peer("Celery", "celery", ["celery", "-A", f"{_HERE}:celery_app", "worker", "-c", "1", "-l", "ERROR"], send_celery),
 )
 
@@ -179,7 +183,3 @@ def main(name: str, tasks: int) -> None:
     for _ in range(tasks):
         counted.recv(8)
     print(tasks / (perf_counter() - began))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
