@@ -150,6 +150,7 @@ class Peer:
     worker: list[str]
     send: Callable[[int], None]
     note: str = ""
+    slow: int = 1  # gets so many times fewer tasks, so as to be done in time
 
 
 _HERE = "tests.bench.peer_apps"
@@ -159,7 +160,7 @@ PEERS = (
     Peer("taskiq", "taskiq_redis", ["taskiq", "worker", f"{_HERE}:taskiq_broker", "--workers", "1"], send_taskiq),
     Peer("huey on Redis", "huey", ["huey_consumer", f"{_HERE}.huey_redis", "-w", "4"], send_huey_redis),
     Peer("huey on SQLite", "huey", ["huey_consumer", f"{_HERE}.huey_sqlite", "-w", "4"], send_huey_sqlite, "fsync on"),
-    Peer("RQ", "rq", ["rq", "worker", "--quiet", "--url", "{redis}"], send_rq, "its worker forks for every task"),
+    Peer("RQ", "rq", ["rq", "worker", "--quiet", "--url", "{redis}"], send_rq, "its worker forks for every task", 10),
     Peer("Celery", "celery", ["celery", "-A", f"{_HERE}:celery_app", "worker", "-c", "1", "-l", "ERROR"], send_celery),
 )
 

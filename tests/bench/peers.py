@@ -71,9 +71,10 @@ def measure(peer: Peer, port: int, tasks: int) -> Row:
     with tempfile.TemporaryDirectory(prefix="tocsin-bench-") as folder:
         environ = os.environ | {"BENCH_REDIS": str(port), "BENCH_FOLDER": folder, "PYTHONPATH": str(ROOT)}
         environ["PATH"] = f"{Path(sys.executable).parent}:{environ['PATH']}"
+        command = [word.replace("{redis}", f"redis://127.0.0.1:{port}/0") for word in peer.worker]
         with on_core(CORES[0]):
             worker = subprocess.Popen(
-                [word.replace("{redis}", f"redis://127.0.0.1:{port}/0") for word in peer.worker], cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )  # fmt: skip
         try:
@@ -102,6 +103,6 @@ def run(quick: bool = False) -> list[Row]:
     with redis() as port:
         if port is None:
             return [missing(peer.name, "no redis-server (Debian: apt-get install redis-server)") for peer in PEERS]
-        rows = [measure(peer, port, tasks) for peer in PEERS]
+        rows = [measure(peer, port, tasks // peer.slow) for peer in PEERS]
     print(f"  peers: {perf_counter() - began:.0f} s", file=sys.stderr)
     return rows
