@@ -35,7 +35,7 @@ campaign: dev ## kill, cut and fill the disk, many times over
 pins: dev ## write the requirements*.txt anew from the *.in
 	@$(PY) -m pip install --quiet --disable-pip-version-check pip-tools
 	@for name in requirements requirements-dev requirements-bench; do \
-	  $(PY) -m piptools compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
+	  $(PY) -m piptools compile --quiet --upgrade --generate-hashes --allow-unsafe --no-strip-extras --no-header \
 	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file $$name.txt $$name.in; done
 
 clean: ## remove what was set up and what the tests left
