@@ -261,5 +261,5 @@ async def running(folder: Path, node: str = "test-node", **environ: str) -> Asyn
 
 async def _pass_time(clock: TurnedClock) -> None:
     while True:
-        clock.turn(1)
+        clock.turn(0.1)
         await asyncio.sleep(0.01)

@@ -265,7 +265,7 @@ async def test_a_receiver_that_says_nothing_is_left_after_the_time_out(
         task_id = await town.send(webhook_url=receiver.url)
         standing = await until_waiting(town, task_id, 1)
 
-    assert (standing["last_status"], standing["last_error"]) == (None, "1 délai dépassé")
+    assert (standing["last_status"], standing["last_error"]) == (None, "délai dépassé")
 
 
 @pytest.mark.parametrize(
