@@ -182,6 +182,10 @@ class Alerts:
                 log.warning("storage says no: %s", error)
                 await self._clock.sleep(1)
                 continue
+            except Exception:  # a defect must not end it for good
+                log.exception("alerts failed")
+                await self._clock.sleep(1)
+                continue
             if self._window.ended:
                 await sleep_or(self._clock, self._wake, self._window.step_s)
             else:

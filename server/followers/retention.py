@@ -53,6 +53,8 @@ class Retention:
                 await self.once()
             except StoreUnavailable as error:
                 log.warning("storage says no: %s", error)
+            except Exception:  # a defect must not end it for good
+                log.exception("retention failed")
             await self._clock.sleep(EVERY_S)
 
     async def once(self) -> None:

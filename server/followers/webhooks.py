@@ -159,6 +159,9 @@ class Webhooks:
             except StoreUnavailable as error:
                 log.warning("storage says no: %s", error)
                 until_s = 1.0
+            except Exception:  # a defect must not end it for good
+                log.exception("webhooks failed")
+                until_s = 1.0
             if until_s > 0:
                 await sleep_or(self._clock, self._wake, until_s)
 
