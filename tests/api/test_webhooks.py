@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -164,6 +165,20 @@ async def test_a_redirect_is_not_followed(town: Town, receiver: Receiver) -> Non
 
     assert (standing["status"], standing["last_status"]) == ("waiting", 307)
     assert [call.path for call in receiver.calls] == ["/hook"]
+
+
+async def test_a_redirect_into_the_house_makes_no_connection(town: Town, receiver: Receiver) -> None:
+    knocks: list[object] = []
+    inside = await asyncio.start_server(lambda reader, writer: knocks.append(writer), "127.0.0.2", 0)
+    port = inside.sockets[0].getsockname()[1]
+    receiver.will(web.Response(status=302, headers={"Location": f"http://127.0.0.2:{port}/"}))
+    task_id = await town.send(webhook_url=receiver.url)
+
+    standing = await until_waiting(town, task_id, 1)
+
+    assert (standing["last_status"], knocks) == (302, [])
+    inside.close()
+    await inside.wait_closed()
 
 
 async def test_retry_after_is_honoured(town: Town, receiver: Receiver) -> None:
