@@ -17,7 +17,7 @@ from server.clock import Clock
 from server.config import Channel as ChannelSettings
 from server.config import ConfigError, Settings
 from server.gate import Breaker, Gate
-from server.model import Recipient, chain
+from server.model import Person, chain
 
 __all__ = ["Channel", "Channels", "Message", "NotCalled", "NotifierError", "Outcome", "Refused", "RetryLater", "Sent"]
 
@@ -91,7 +91,7 @@ class Channels(dict[str, Channel]):
                 raise ConfigError(f"{settings.place('channels', name, 'url')}: {error}") from None
             self[name] = Channel(name, channel, notifier, clock)
 
-    def route(self, type_name: str, recipient: Recipient) -> list[str]:
+    def route(self, type_name: str, recipient: Person) -> list[str]:
         """The channels to try for `recipient`, in order; empty if none can reach them.
 
         The preferred channel first, then its fallbacks. Where the type names its channels, only those count, and if

@@ -18,11 +18,11 @@ from msgspec import Struct
 from server.channels import Channel, Channels, Message, NotCalled, Outcome, Refused, RetryLater, Sent
 from server.clock import Clock
 from server.config import Settings
-from server.model import Failure, NotificationTask, Recipient, Standing, Wait, Word, stand, wait_s
+from server.model import Failure, NotificationTask, Person, Standing, Wait, Word, stand, wait_s
 from server.model import Outcome as Record
 from server.store import Store, StoreUnavailable
 from server.store.reads import Chunk
-from server.store.writes import Again, End, Settle
+from server.store.settle import Again, End, Settle
 
 log = logging.getLogger("tocsin.dispatch")
 
@@ -60,7 +60,7 @@ def verdict(
 
 class _Job(Struct):
     n: int
-    recipient: Recipient
+    recipient: Person
     channel: str
     attempt: int
 
@@ -98,6 +98,7 @@ class Dispatch:
         self._round = Round()
         self._reasons: Counter[tuple[str, str]] = Counter()
         self._failed = 0
+        self._known = task if task.fence == 1 else None  # as it stands in the store, if nobody else ever held it
         self._told_ms = self.since_ms
         self._labels: dict[str, str] = {}
         if first:
@@ -140,9 +141,7 @@ class Dispatch:
         records, self._unrecorded = self._unrecorded, []
         if final is None and not records:
             return None
-        settle = Settle(
-            self.task.id, self.task.fence, now_ms, records, self._failed if self._round.complete else None, final
-        )
+        settle = self._settle(now_ms, records, self._failed if self._round.complete else None, final)
         self.settling = True
         self._on_settling(self)
         return await self._insist(settle)
@@ -290,7 +289,7 @@ class Dispatch:
         for n, recipient in enumerate(chunk.recipients, chunk.n):
             self._consider(n, recipient, chunk.outcomes.get(n, []))
 
-    def _consider(self, n: int, recipient: Recipient, outcomes: list[Record]) -> None:
+    def _consider(self, n: int, recipient: Person, outcomes: list[Record]) -> None:
         if not recipient.preferences.actif:
             return
         task = self.task
@@ -328,12 +327,18 @@ class Dispatch:
                 tell = now_ms - self._told_ms >= TELL_MS
                 if tell:
                     self._told_ms = now_ms
-                after = await self._insist(Settle(self.task.id, self.task.fence, now_ms, records, None, None, tell))
+                after = await self._insist(self._settle(now_ms, records, tell=tell))
                 del self._unrecorded[: len(records)]
                 if after is None:
                     self.stop("lost")
         finally:
             self._recording = None
+
+    def _settle(
+        self, now_ms: int, records: list[Record], failed: int | None = None, final: End | Again | None = None, *,
+        tell: bool = False,
+    ) -> Settle:  # fmt: skip
+        return Settle(self.task.id, self.task.fence, now_ms, records, failed, final, tell, self._known)
 
     async def _insist(self, settle: Settle) -> NotificationTask | None:
         """Have outcomes written down, however long storage says no: what has been sent must not be forgotten.
@@ -343,6 +348,8 @@ class Dispatch:
         while True:
             try:
                 after: NotificationTask | None = await self._store.apply(settle)
+                if self._known:
+                    self._known = after
                 return after
             except StoreUnavailable as error:
                 log.warning("task %s: outcomes wait for storage: %s", self.task.id, error)

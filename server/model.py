@@ -83,19 +83,29 @@ class Preferences(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 DEFAULT_PREFERENCES = Preferences()
 
 
-class Recipient(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One person to reach (`utilisateurs[]`)."""
+class Person(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A recipient as stored: checked when posted (Recipient), so not again at every reading."""
+
+    id: str
+    nom: str
+    email: str | None = None
+    telephone: str | None = None
+    langue: str = "fr"
+    preferences: Preferences = DEFAULT_PREFERENCES
+
+    def has(self, needs: frozenset[str]) -> bool:
+        """Does this recipient carry every field named in `needs`?"""
+        return not needs or all(getattr(self, need) for need in needs)  # most need nothing: spare the generator
+
+
+class Recipient(Person, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One person to reach (`utilisateurs[]`), as posted."""
 
     id: Annotated[str, Meta(min_length=1, max_length=200, pattern=NO_CONTROLS)]
     nom: Annotated[str, Meta(min_length=1, max_length=200, pattern=NO_CONTROLS)]
     email: Email | None = None
     telephone: Phone | None = None
     langue: Annotated[str, Meta(pattern=r"^(?:fr|en)\Z")] = "fr"
-    preferences: Preferences = DEFAULT_PREFERENCES
-
-    def has(self, needs: frozenset[str]) -> bool:
-        """Does this recipient carry every field named in `needs`?"""
-        return not needs or all(getattr(self, need) for need in needs)  # most need nothing: spare the generator
 
 
 class NewNotification(Struct, frozen=True, forbid_unknown_fields=True):
@@ -225,7 +235,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     """A recipient and what is known of reaching it: the fold of its outcomes."""
 
     n: int
-    recipient: Recipient
+    recipient: Person
     standing: Standing
     channel: str  # to be tried next, or the one that was tried last
     attempts: int  # in this run
@@ -243,7 +253,7 @@ def chain(first: str, fallbacks: dict[str, str]) -> list[str]:
 
 
 def stand(
-    n: int, recipient: Recipient, channels: list[str], outcomes: list[Outcome], run: int, max_attempts: int
+    n: int, recipient: Person, channels: list[str], outcomes: list[Outcome], run: int, max_attempts: int
 ) -> Delivery:
     """Fold one recipient's outcomes (of all runs, oldest first) into where it stands while its task goes on.
 

@@ -38,7 +38,7 @@ from server.model import (
     Delivery,
     NewNotification,
     NotificationTask,
-    Recipient,
+    Person,
     Standing,
     Status,
     parse_priority,
@@ -203,7 +203,7 @@ class QueueManager:
         if len(new.utilisateurs) > most:
             return [FieldError("/utilisateurs", "field.too_many", {"n": most})], _Vetted([], 0, 0, 0)
         seen: set[str] = set()
-        people: list[Recipient] = []
+        people: list[Person] = []
         vetted = _Vetted([], 0, 0, 0)
         for number, person in enumerate(new.utilisateurs):
             if person.id in seen:
@@ -224,7 +224,7 @@ class QueueManager:
             vetted.total += len(people)
         return errors, vetted
 
-    def _unreachable(self, pointer: str, type_name: str, person: Recipient) -> FieldError:
+    def _unreachable(self, pointer: str, type_name: str, person: Person) -> FieldError:
         only = self._settings.types[type_name].channels
         name = person.preferences.canal_prefere
         if name in self._channels and only and name not in only:
@@ -297,7 +297,7 @@ class QueueManager:
             after = n
         return found, n
 
-    def delivery(self, task: NotificationTask, n: int, person: Recipient, outcomes: list) -> Delivery:  # type: ignore[type-arg]
+    def delivery(self, task: NotificationTask, n: int, person: Person, outcomes: list) -> Delivery:  # type: ignore[type-arg]
         """Where one recipient of `task` stands."""
         route = self._channels.route(task.type, person)
         now = stand(n, person, route, outcomes, task.run, self._settings.queue.max_attempts)

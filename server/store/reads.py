@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from server.model import Event, NotificationTask, Outcome, Priority, Recipient, Status
+from server.model import Event, NotificationTask, Outcome, Person, Priority, Status
 from server.store import sql
 from server.store.batch import bucket_ms
 from server.store.engine import Row, Tx
@@ -168,7 +168,7 @@ class Chunk(Struct, frozen=True):
     """Some neighbouring recipients of a task with all outcomes recorded for them."""
 
     n: int  # the first one's ordinal
-    recipients: list[Recipient]
+    recipients: list[Person]
     outcomes: dict[int, list[Outcome]]  # by ordinal, oldest first
 
 

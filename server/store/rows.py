@@ -15,8 +15,8 @@ from server.model import (
     Failure,
     NotificationTask,
     Outcome,
+    Person,
     Priority,
-    Recipient,
     Role,
     Session,
     Status,
@@ -26,7 +26,7 @@ from server.store.engine import Row
 from server.views import task_detail
 
 _failures = msgspec.json.Decoder(Failure)
-_chunks = msgspec.json.Decoder(list[Recipient])
+_chunks = msgspec.json.Decoder(list[Person])
 _json = msgspec.json.Encoder()
 _statuses = {status.value: status for status in Status}
 _priorities = {priority.value: priority for priority in Priority}
@@ -110,12 +110,12 @@ def event_of(row: Row) -> Event:
     return Event(*row)
 
 
-def recipients_of(cell: bytes) -> list[Recipient]:
+def recipients_of(cell: bytes) -> list[Person]:
     """A chunk's recipients."""
     return _chunks.decode(cell)
 
 
-def chunk_cell(recipients: list[Recipient]) -> bytes:
+def chunk_cell(recipients: list[Person]) -> bytes:
     """Recipients as a chunk stores them."""
     return _json.encode(recipients)
 

@@ -67,9 +67,8 @@ UPDATE task SET status = 'failed', failure = $3, ended_ms = $1, due_ms = 0, leas
 FROM late WHERE id = late_id RETURNING {TASK}"""
 
 SILENT = """
-SELECT id, crashes FROM task WHERE lease_ms IS NOT NULL AND lease_ms <= $1
-ORDER BY lease_ms LIMIT $2 {skip_locked}"""
-"""Tasks whose owner has let its lease run out."""
+SELECT id, crashes FROM task WHERE status = 'processing' AND lease_ms <= $1 LIMIT $2 {skip_locked}"""
+"""Tasks whose owner has let its lease run out; in hand there are only so many as there are workers."""
 
 TAKE_OVER = f"""
 UPDATE task SET status = $2, crashes = crashes + 1, fence = fence + 1, lease_ms = NULL, node = NULL, failure = $3,
@@ -130,6 +129,20 @@ UPDATE task SET status = $2, sent = $3, failed = $4, attempts = $5, run = $6, en
   due_ms = $9, lease_ms = $10, fence = $11, crashes = $12, node = $13, failure = $14
 WHERE id = $1"""
 """Write what can change of a task that this transaction has locked (LOCK_TASK)."""
+
+HOLD_ON = """
+UPDATE task SET sent = $3, failed = $4, crashes = $5 WHERE id = $1 AND fence = $2 AND status = 'processing'
+RETURNING id"""
+LET_END = """
+UPDATE task SET status = $3, sent = $4, failed = $5, crashes = $6, attempts = $7, ended_ms = $8, place_ms = $9,
+  due_ms = $10, lease_ms = NULL, node = $11, failure = $12
+WHERE id = $1 AND fence = $2 AND status = 'processing' RETURNING id"""
+"""What the only holder that a task ever had writes of it, unread: it alone can have changed what stands there."""
+
+ADD_FIRST_OUTCOME = f"""
+INSERT INTO outcome (task_id, {OUTCOME}, again) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0)
+ON CONFLICT (task_id, n, run, attempt) DO NOTHING"""
+"""Record one attempt of a task's only holder: there can be no other record of it but this very one."""
 
 # --- removing ------------------------------------------------------------------------------------
 

@@ -13,21 +13,18 @@ from typing import Any
 import msgspec
 
 from server.model import (
-    ENDED,
     MAX_CRASHES,
     AuditEntry,
     EventKind,
     Failure,
     NotificationTask,
-    Outcome,
     Status,
-    Word,
 )
 from server.store import sql
-from server.store.batch import Batch, reach_bucket
+from server.store.batch import Batch
 from server.store.engine import Op, Row
 from server.store.reads import Chunk, first_chunks
-from server.store.rows import audit_row, change_of, failure_cell, outcome_row, row_of, task_of
+from server.store.rows import audit_row, failure_cell, row_of, task_of
 
 replace = msgspec.structs.replace
 CHUNK = 256
@@ -263,98 +260,3 @@ class Sweep(Op):
             batch.moved(task, Status.PROCESSING, task.status, now)
         following = [row[0] for query in (sql.NEXT_DUE, sql.NEXT_EXPIRY) for row in await tx.all(query)]
         return Swept(min(following, default=None), len(due) + len(late) + len(back))
-
-
-class End(msgspec.Struct, frozen=True):
-    """The task is over: completed if everybody was reached, else failed for `failure`."""
-
-    failure: Failure
-
-
-class Again(msgspec.Struct, frozen=True):
-    """The task goes back to the queue, not before `due_ms` (epoch; 0: at once)."""
-
-    due_ms: int = 0
-    called: bool = True  # False: nobody was called in this round, which then does not count
-
-
-@dataclass(eq=False)
-class Settle(Op):
-    """Record outcomes of a task in hand and, with `final`, what becomes of it.
-
-    `failed` is how many recipients are refused or given up so far, None to leave the figure. Gives the task as it is
-    afterwards, or None where the fence was old and nothing but late `sent` was recorded.
-    """
-
-    task_id: str
-    fence: int
-    now_ms: int
-    outcomes: list[Outcome] = field(default_factory=list)
-    failed: int | None = None
-    final: End | Again | None = None
-    tell: bool = False  # make a task.progress event of it
-
-    @classmethod
-    async def apply(cls, batch: Batch, ops: list[Settle]) -> list[Any]:
-        tx = batch.tx
-        ids = sorted({op.task_id for op in ops})
-        tasks = {row[0]: task_of(row) for row in await tx.many(sql.LOCK_TASK, [(task_id,) for task_id in ids])}
-        rows: list[Row] = []
-        stale: set[int] = set()
-        for number, op in enumerate(ops):
-            task = tasks.get(op.task_id)
-            if task is None or task.fence != op.fence or task.status is not Status.PROCESSING:
-                stale.add(number)
-            for outcome in op.outcomes:
-                if task is not None and (number not in stale or outcome.word is Word.SENT):
-                    rows.append(outcome_row(op.task_id, outcome))
-                    if outcome.word is Word.SENT:
-                        at_ms = outcome.at_ms + outcome.took_ms
-                        since = max(task.created_ms, task.planned_ms or 0)
-                        batch.minute(at_ms, f"reach:{reach_bucket(at_ms - since)}")
-        for task_id, word, again in await tx.many(sql.ADD_OUTCOME, rows):
-            if word == "sent" and not again:
-                tasks[task_id] = replace(tasks[task_id], sent=tasks[task_id].sent + 1)
-        results: list[Any] = []
-        for number, op in enumerate(ops):
-            task = tasks.get(op.task_id)
-            if task is None or number in stale:
-                results.append(None)
-                if task is not None and op.outcomes and task.status in ENDED and task.sent:
-                    tasks[op.task_id] = task = replace(task, failed=task.total - task.skipped - task.sent)
-                    batch.event(EventKind.PROGRESS, op.now_ms, task)  # a late `sent` mended an ended task's figures
-                continue
-            before = task.status
-            tasks[op.task_id] = task = op._after(task)
-            if op.final or op.tell:
-                kinds = {
-                    Status.COMPLETED: EventKind.COMPLETED,
-                    Status.FAILED: EventKind.FAILED,
-                    Status.PENDING: EventKind.RETRY_SCHEDULED,
-                }
-                batch.event(kinds[task.status] if op.final else EventKind.PROGRESS, op.now_ms, task)
-            if before is not task.status:
-                batch.moved(task, before, task.status, op.now_ms)
-            results.append(task)
-        await tx.many(sql.SAVE_TASK, [change_of(task) for task in tasks.values()])
-        return results
-
-    def _after(self, task: NotificationTask) -> NotificationTask:
-        """`task` once this operation is done."""
-        failed = task.failed if self.failed is None else self.failed
-        crashes = 0 if self.outcomes else task.crashes
-        match self.final:
-            case None:
-                return replace(task, failed=failed, crashes=crashes)
-            case Again(due_ms=due_ms, called=called):
-                return replace(
-                    task, status=Status.PENDING, failed=failed, crashes=crashes, due_ms=due_ms, place_ms=self.now_ms,
-                    lease_ms=None, node=None, attempts=task.attempts if called else task.attempts - 1,
-                )  # fmt: skip
-            case End(failure=failure):
-                left = task.total - task.skipped - task.sent
-                done = Status.FAILED if left else Status.COMPLETED
-                return replace(
-                    task, status=done, failed=left, crashes=crashes, ended_ms=self.now_ms, due_ms=0, lease_ms=None,
-                    failure=replace(failure, unreached=left) if left else None,
-                )  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 
 from notifiers import Refused, RetryLater, Sent
 from server.app import CHANNELS
-from server.store.writes import Settle
+from server.store.settle import Settle
 from tests.kit import Town, jean, running
 
 pytestmark = pytest.mark.usefixtures("both_engines")

@@ -21,7 +21,8 @@ from server.store import Store, StoreUnavailable, open_store
 from server.store.cluster import Beat, Node
 from server.store.postgres import BEGIN, FROZEN_MS, MIGRATION_LOCK
 from server.store.rows import chunk_cell
-from server.store.writes import Again, Claim, Claimed, End, Enqueue, Renew, Settle, Sweep
+from server.store.settle import Again, End, Settle
+from server.store.writes import Claim, Claimed, Enqueue, Renew, Sweep
 from tests.pg import fresh_database
 
 LEASE_MS = 30_000

@@ -17,7 +17,8 @@ from notifiers import Message, Outcome, RetryLater, Sent
 from server.app import CHANNELS
 from server.store import sql
 from server.store.rows import task_of
-from server.store.writes import Settle, Sweep
+from server.store.settle import Settle
+from server.store.writes import Sweep
 from tests.faults import trouble
 from tests.faults.checkers import account, check_follower, check_log, contents
 from tests.faults.harness import ADMIN_KEY, following, load, serving

@@ -31,7 +31,7 @@ from server.model import (
     stand,
     wait_s,
 )
-from server.store.writes import Again, End
+from server.store.settle import Again, End
 from tests.api.http_kit import TurnedClock
 
 JEAN = Recipient(id="u1", nom="Jean", email="jean@example.org", telephone="+33612345678")
