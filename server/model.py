@@ -346,6 +346,7 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
+@lru_cache(maxsize=4096)
 def iso(ms: int) -> str:
     """Epoch milliseconds as RFC 3339 in UTC, `2025-11-13T10:00:00.123Z`."""
     return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"

@@ -184,17 +184,11 @@ async def chunk_holding(tx: Tx, task_id: str, n: int) -> Chunk | None:
     return await _with_outcomes(tx, task_id, rows[0]) if rows else None
 
 
-async def first_chunks(tx: Tx, tasks: list[NotificationTask]) -> dict[str, Chunk]:
-    """The first chunk of each task just claimed, by task id: for most tasks all there is, without another look."""
-    found: dict[str, Chunk] = {}
-    rows = {row[0]: row[1:] for row in await tx.many(sql.FIRST_CHUNK, [(task.id,) for task in tasks])}
-    for task in tasks:
-        row = rows[task.id]
-        if task.fence == 1:  # nobody has worked on it before
-            found[task.id] = Chunk(row[0], recipients_of(row[1]), {})
-        else:
-            found[task.id] = await _with_outcomes(tx, task.id, row)
-    return found
+async def first_chunk(tx: Tx, task: NotificationTask, recipients: bytes) -> Chunk:
+    """The first chunk of a task just claimed, with what earlier holders recorded for it."""
+    if task.fence == 1:  # there were none
+        return Chunk(0, recipients_of(recipients), {})
+    return await _with_outcomes(tx, task.id, (0, recipients))
 
 
 async def _with_outcomes(tx: Tx, task_id: str, row: Row) -> Chunk:

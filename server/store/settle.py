@@ -82,33 +82,33 @@ class Settle(Op):
     @classmethod
     async def _unread(cls, batch: Batch, ops: list[Settle]) -> dict[Settle, NotificationTask | None]:
         """Settle for holders that know their task; those that hold it no longer are left out."""
-        after: dict[str, tuple[Settle, NotificationTask]] = {}
+        tx = batch.tx
+        held = {row[0] for row in await tx.many(sql.HELD, [(op.task_id, op.fence) for op in ops])}
+        done: dict[Settle, NotificationTask | None] = {}
         on: list[Row] = []
         ends: list[Row] = []
+        outcomes: list[Row] = []
         for op in ops:
-            assert op.known
+            if op.task_id not in held or op.known is None:
+                continue
             sent = sum([outcome.word is Word.SENT for outcome in op.outcomes])
-            task = op._after(replace(op.known, sent=op.known.sent + sent))
-            after[op.task_id] = op, task
+            done[op] = task = op._after(replace(op.known, sent=op.known.sent + sent))
             if op.final:
                 ends.append(
                     (
-                        task.id, task.fence, task.status.value, task.sent, task.failed, task.crashes, task.attempts,
-                        task.ended_ms, task.place_ms, task.due_ms, task.node, failure_cell(task.failure),
+                        task.id, task.status.value, task.sent, task.failed, task.crashes, task.attempts, task.ended_ms,
+                        task.place_ms, task.due_ms, task.node, failure_cell(task.failure),
                     )
                 )  # fmt: skip
             else:
-                on.append((task.id, task.fence, task.sent, task.failed, task.crashes))
-        rows: list[Row] = []
-        done: dict[Settle, NotificationTask | None] = {}
-        for (task_id,) in [*await batch.tx.many(sql.HOLD_ON, on), *await batch.tx.many(sql.LET_END, ends)]:
-            op, task = after[task_id]
+                on.append((task.id, task.sent, task.failed, task.crashes))
             for outcome in op.outcomes:
-                rows.append(outcome_row(task_id, outcome))
+                outcomes.append(outcome_row(task.id, outcome))
                 _reached(batch, task, outcome)
             op._tell(batch, Status.PROCESSING, task)
-            done[op] = task
-        await batch.tx.many(sql.ADD_FIRST_OUTCOME, rows)
+        await tx.many(sql.HOLD_ON, on)
+        await tx.many(sql.LET_END, ends)
+        await tx.many(sql.ADD_FIRST_OUTCOME, outcomes)
         return done
 
     @classmethod

@@ -23,7 +23,7 @@ from server.model import (
 from server.store import sql
 from server.store.batch import Batch
 from server.store.engine import Op, Row
-from server.store.reads import Chunk, first_chunks
+from server.store.reads import Chunk, first_chunk
 from server.store.rows import audit_row, failure_cell, row_of, task_of
 
 replace = msgspec.structs.replace
@@ -145,7 +145,7 @@ class Claim(Op):
         asked = [(name, lowest, self.slots + self.express) for (name,) in await tx.all(sql.TYPES)]
         ready = sorted(await tx.many(sql.READY, asked))
         slots, express = self.slots, self.express
-        picked: list[str] = []
+        picked: list[tuple[str]] = []
         held = False
         for priority, _, task_id, kind in ready:
             limits = [name for name in ("", kind) if name in allowed]
@@ -160,10 +160,22 @@ class Claim(Op):
                 break
             for name in limits:
                 allowed[name] -= 1
-            picked.append(task_id)
+            picked.append((task_id,))
         lease_ms = await tx.now_ms(self.now_ms) + self.lease_for_ms if picked else 0
-        rows = await tx.many(sql.CLAIM, [(task_id, lease_ms, self.node, self.now_ms) for task_id in picked])
-        tasks = [task_of(row) for row in rows]
+        tasks: list[NotificationTask] = []
+        chunks: dict[str, Chunk] = {}
+        recipients = {row[0]: row[1] for row in await tx.many(sql.FIRST_CHUNK, picked)}
+        for before in [task_of(row) for row in await tx.many(sql.GET_TASK, picked)]:
+            task = replace(
+                before, status=Status.PROCESSING, fence=before.fence + 1, lease_ms=lease_ms, node=self.node,
+                attempts=before.attempts + 1, started_ms=before.started_ms or self.now_ms,
+            )  # fmt: skip
+            tasks.append(task)
+            chunks[task.id] = await first_chunk(tx, task, recipients[task.id])
+        await tx.many(
+            sql.CLAIM,
+            [(task.id, task.fence, lease_ms, self.node, task.attempts, task.started_ms) for task in tasks],
+        )
         for task in tasks:
             batch.event(EventKind.STARTED, self.now_ms, task)
             batch.moved(task, Status.PENDING, Status.PROCESSING, self.now_ms)
@@ -173,7 +185,6 @@ class Claim(Op):
             for task in tasks:
                 started[task.type] += 1
             await tx.many(sql.ADD_PACE, [(second, kind, n) for kind, n in sorted(started.items())])
-        chunks = await first_chunks(tx, tasks)
         retry_ms = (self.now_ms // 1000 + 1) * 1000 if held else None
         if tx.shared and (slots or express) and allowed.get("", 1) > 0:
             wanted = [(name, 3 if slots else 1) for name, _, _ in asked if allowed.get(name, 1) > 0]

@@ -34,7 +34,7 @@ async def fencing(folder: Path, seed: int, *, broken: bool) -> list[str]:
     async def unfenced(cls: Any, batch: Any, ops: list[Settle]) -> list[Any]:
         for op in ops:
             rows = await batch.tx.all(sql.LOCK_TASK, op.task_id)
-            op.fence = task_of(rows[0]).fence
+            op.fence, op.known = task_of(rows[0]).fence, None
         result: list[Any] = await apply(cls, batch, ops)
         return result
 
