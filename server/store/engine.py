@@ -39,6 +39,9 @@ class Tx(Protocol):
     async def many(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[Row]:
         """Run `sql` once per row of arguments; all the rows it returned, in order."""
 
+    async def among(self, sql: str, keys: Sequence[str], *args: Any) -> list[Row]:
+        """Run `sql` once for all of `keys` (`{among}` in it; the arguments begin at $2); the rows it returned."""
+
     async def all(self, sql: str, *args: Any) -> list[Row]:
         """Run `sql` once; the rows it returned."""
 

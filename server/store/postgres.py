@@ -38,6 +38,13 @@ from server.store.rows import event_of
 T = TypeVar("T")
 log = logging.getLogger("tocsin.store")
 
+WORDS = {
+    "{for_update}": "FOR UPDATE",
+    "{skip_locked}": "FOR UPDATE SKIP LOCKED",
+    "{among}": "= ANY($1::text[])",
+    "{int}": "::bigint",
+    "{text}": "::text",
+}
 READERS = 4
 TIMEOUT_S = 4.0  # below the 5 s within which a sender must be told that storage says no
 POLL_S = 0.5
@@ -86,7 +93,9 @@ def _own_options(url: str) -> tuple[str, dict[str, int]]:
 
 
 def _dialect(statement: str) -> str:
-    return statement.replace("{for_update}", "FOR UPDATE").replace("{skip_locked}", "FOR UPDATE SKIP LOCKED")
+    for word, meaning in WORDS.items():
+        statement = statement.replace(word, meaning)
+    return statement
 
 
 class _Tx:
@@ -104,6 +113,9 @@ class _Tx:
             await self._connection.executemany(_dialect(statement), rows)
             return []
         return [tuple(row) for row in await self._connection.fetchmany(_dialect(statement), rows)]
+
+    async def among(self, statement: str, keys: Sequence[str], *args: Any) -> list[Row]:
+        return await self.all(statement, list(keys), *args)
 
     async def all(self, statement: str, *args: Any) -> list[Row]:
         return [tuple(row) for row in await self._connection.fetch(_dialect(statement), *args)]

@@ -83,13 +83,13 @@ class Settle(Op):
     async def _unread(cls, batch: Batch, ops: list[Settle]) -> dict[Settle, NotificationTask | None]:
         """Settle for holders that know their task; those that hold it no longer are left out."""
         tx = batch.tx
-        held = {row[0] for row in await tx.many(sql.HELD, [(op.task_id, op.fence) for op in ops])}
+        held = {(row[0], row[1]) for row in await tx.among(sql.HELD, [op.task_id for op in ops])} if ops else set()
         done: dict[Settle, NotificationTask | None] = {}
         on: list[Row] = []
         ends: list[Row] = []
         outcomes: list[Row] = []
         for op in ops:
-            if op.task_id not in held or op.known is None:
+            if op.known is None or (op.task_id, op.fence) not in held:
                 continue
             sent = sum([outcome.word is Word.SENT for outcome in op.outcomes])
             done[op] = task = op._after(replace(op.known, sent=op.known.sent + sent))

@@ -1,6 +1,7 @@
 """Every statement of the store, once, beside its purpose. `$1` placeholders; both engines run them.
 
-`{for_update}` and `{skip_locked}` are row locks where the engine has them. A partial index serves a query only if
+`{for_update}` and `{skip_locked}` are row locks where the engine has them, `{among}` is a list of keys (`Tx.among`),
+`{int}` and `{text}` say what a bare placeholder is. A partial index serves a query only if
 its condition stands in the query word for word (`schema/`).
 """
 
@@ -89,8 +90,9 @@ ORDER BY priority, place_ms, id LIMIT 1"""
 """Is one of a type still ready? After READY skipped what other nodes look at just now, and CLAIM took the rest."""
 
 CLAIM = """
-UPDATE task SET status = 'processing', fence = $2, lease_ms = $3, node = $4, attempts = $5, started_ms = $6
-WHERE id = $1"""
+UPDATE task SET status = 'processing', fence = fence + 1, lease_ms = $2, node = $3, attempts = attempts + 1,
+  started_ms = COALESCE(started_ms, $4)
+WHERE id {among}"""
 """Take what READY has locked. No RETURNING: in SQLite it takes as long again as the update."""
 
 RENEW = """
@@ -130,12 +132,14 @@ UPDATE task SET status = $2, sent = $3, failed = $4, attempts = $5, run = $6, en
 WHERE id = $1"""
 """Write what can change of a task that this transaction has locked (LOCK_TASK)."""
 
-HELD = "SELECT id FROM task WHERE id = $1 AND fence = $2 AND status = 'processing' {for_update}"
+HELD = "SELECT id, fence FROM task WHERE id {among} AND status = 'processing' {for_update}"
 HOLD_ON = "UPDATE task SET sent = $2, failed = $3, crashes = $4 WHERE id = $1"
 LET_END = """
-UPDATE task SET status = $2, sent = $3, failed = $4, crashes = $5, attempts = $6, ended_ms = $7, place_ms = $8,
-  due_ms = $9, lease_ms = NULL, node = $10, failure = $11
-WHERE id = $1"""
+UPDATE task SET status = v.column2, sent = v.column3, failed = v.column4, crashes = v.column5, attempts = v.column6,
+  ended_ms = v.column7, place_ms = v.column8, due_ms = v.column9, lease_ms = NULL, node = v.column10,
+  failure = v.column11
+FROM (VALUES ($1{text}, $2{text}, $3{int}, $4{int}, $5{int}, $6{int}, $7{int}, $8{int}, $9{int}, $10{text}, $11{text}))
+  AS v WHERE id = v.column1"""
 """What the only holder that a task ever had writes of it once HELD says that it is: nobody else can have changed it."""
 
 ADD_FIRST_OUTCOME = f"""
@@ -171,9 +175,10 @@ DELETE FROM idempotency WHERE (key_id, key) IN (
 
 # --- reading -------------------------------------------------------------------------------------
 
+GET_TASKS = f"SELECT {TASK} FROM task WHERE id {{among}}"
 GET_TASK = f"SELECT {TASK} FROM task WHERE id = $1"
 CHUNKS = "SELECT n, recipients FROM chunk WHERE task_id = $1 AND n >= $2 ORDER BY n LIMIT $3"
-FIRST_CHUNK = "SELECT task_id, recipients FROM chunk WHERE task_id = $1 AND n = 0"
+FIRST_CHUNKS = "SELECT task_id, recipients FROM chunk WHERE task_id {among} AND n = 0"
 CHUNK_OF = "SELECT n, recipients FROM chunk WHERE task_id = $1 AND n <= $2 ORDER BY n DESC LIMIT 1"
 OUTCOMES = f"""
 SELECT {OUTCOME} FROM outcome WHERE task_id = $1 AND n >= $2 AND n < $3 ORDER BY n, run, attempt"""

@@ -16,10 +16,12 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
+import msgspec
 
 from server.store import schema
 from server.store.engine import (
@@ -40,6 +42,16 @@ log = logging.getLogger("tocsin.store")
 
 APPLICATION_ID = 0x546F6373  # "Tocs", in the file's header: PRAGMA application_id
 WAL_RESET_RACE = ((3, 7, 0), (3, 51, 2))  # these can lose commits with two connections (sqlite.org, 2026)
+WORDS = {
+    "{for_update}": "",
+    "{skip_locked}": "",
+    "{among}": "IN (SELECT value FROM json_each($1))",
+    "{int}": "",
+    "{text}": "",
+}
+MOST_ROWS = 64
+"""Rows in one statement, at the most."""
+_values = re.compile(r"(\s*(?:INSERT|UPDATE).*?\bVALUES )(\([^()]*\))((?!.*RETURNING).*)", re.S)
 READERS = 3
 BUSY_MS = 4_000  # below the 5 s within which a sender must be told that storage says no
 NO = (
@@ -56,8 +68,21 @@ NO = (
 
 @lru_cache(maxsize=1024)
 def _dialect(sql: str) -> str:
-    """`$1` as SQLite's `?1`, and no row locks: there is one writer."""
-    return re.sub(r"\$(\d+)", r"?\1", sql.replace("{for_update}", "").replace("{skip_locked}", ""))
+    """`$1` as SQLite's `?1`, a list as JSON, and no row locks: there is one writer."""
+    for word, meaning in WORDS.items():
+        sql = sql.replace(word, meaning)
+    return re.sub(r"\$(\d+)", r"?\1", sql)
+
+
+@lru_cache(maxsize=256)
+def _of_rows(sql: str, rows: int) -> str | None:
+    """An INSERT (or an UPDATE from VALUES) of one row as one of `rows` rows; None if it is no such statement."""
+    found = _values.fullmatch(sql)
+    if found is None:
+        return None
+    head, row, tail = found.groups()
+    several = ", ".join([re.sub(r"\$\d+", "?", row)] * rows)
+    return _dialect(f"{head}{several}{tail}")
 
 
 class _Tx:
@@ -69,7 +94,21 @@ class _Tx:
         self._connection = connection
 
     async def many(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[Row]:
-        return list(self._connection.executemany(_dialect(sql), rows))
+        """One step for many rows where that can be: each gives the interpreter away, and waits to have it back."""
+        if len(rows) < 2 or _of_rows(sql, 1) is None:
+            return list(self._connection.executemany(_dialect(sql), rows))
+        at, size = 0, MOST_ROWS
+        while at < len(rows):
+            while size > len(rows) - at:
+                size //= 2  # so few sizes that each statement is prepared but once
+            several = _of_rows(sql, size)
+            assert several
+            self._connection.execute(several, list(chain.from_iterable(rows[at : at + size])))
+            at += size
+        return []
+
+    async def among(self, sql: str, keys: Sequence[str], *args: Any) -> list[Row]:
+        return await self.all(sql, msgspec.json.encode(keys).decode(), *args)
 
     async def all(self, sql: str, *args: Any) -> list[Row]:
         return list(self._connection.execute(_dialect(sql), args))

@@ -145,7 +145,7 @@ class Claim(Op):
         asked = [(name, lowest, self.slots + self.express) for (name,) in await tx.all(sql.TYPES)]
         ready = sorted(await tx.many(sql.READY, asked))
         slots, express = self.slots, self.express
-        picked: list[tuple[str]] = []
+        picked: list[str] = []
         held = False
         for priority, _, task_id, kind in ready:
             limits = [name for name in ("", kind) if name in allowed]
@@ -160,22 +160,20 @@ class Claim(Op):
                 break
             for name in limits:
                 allowed[name] -= 1
-            picked.append((task_id,))
+            picked.append(task_id)
         lease_ms = await tx.now_ms(self.now_ms) + self.lease_for_ms if picked else 0
         tasks: list[NotificationTask] = []
         chunks: dict[str, Chunk] = {}
-        recipients = {row[0]: row[1] for row in await tx.many(sql.FIRST_CHUNK, picked)}
-        for before in [task_of(row) for row in await tx.many(sql.GET_TASK, picked)]:
-            task = replace(
-                before, status=Status.PROCESSING, fence=before.fence + 1, lease_ms=lease_ms, node=self.node,
-                attempts=before.attempts + 1, started_ms=before.started_ms or self.now_ms,
-            )  # fmt: skip
-            tasks.append(task)
-            chunks[task.id] = await first_chunk(tx, task, recipients[task.id])
-        await tx.many(
-            sql.CLAIM,
-            [(task.id, task.fence, lease_ms, self.node, task.attempts, task.started_ms) for task in tasks],
-        )
+        if picked:
+            recipients = {row[0]: row[1] for row in await tx.among(sql.FIRST_CHUNKS, picked)}
+            for before in [task_of(row) for row in await tx.among(sql.GET_TASKS, picked)]:
+                task = replace(
+                    before, status=Status.PROCESSING, fence=before.fence + 1, lease_ms=lease_ms, node=self.node,
+                    attempts=before.attempts + 1, started_ms=before.started_ms or self.now_ms,
+                )  # fmt: skip
+                tasks.append(task)
+                chunks[task.id] = await first_chunk(tx, task, recipients[task.id])
+            await tx.among(sql.CLAIM, picked, lease_ms, self.node, self.now_ms)
         for task in tasks:
             batch.event(EventKind.STARTED, self.now_ms, task)
             batch.moved(task, Status.PENDING, Status.PROCESSING, self.now_ms)

@@ -115,7 +115,7 @@ class Database:
         if name in ARGUMENTS:
             return ARGUMENTS[name]
         prepared = self._loop.run_until_complete(self._connection.prepare(statement))
-        samples = {"text": ID, "int8": 10_000, "int4": 1, "bytea": b""}
+        samples = {"text": ID, "text[]": [ID], "int8": 10_000, "int4": 1, "bytea": b""}
         return tuple(samples[kind.name] for kind in prepared.get_parameters())
 
     def plans(self, statement: str, args: tuple[Any, ...]) -> list[dict[str, Any]]:
