@@ -97,14 +97,22 @@ class Channels(dict[str, Channel]):
         The preferred channel first, then its fallbacks. Where the type names its channels, only those count, and if
         the preferred one is not among them, the type's own stand in for it, in their order.
         """
-        preferred = recipient.preferences.canal_prefere
-        channels = self._routes.get((type_name, preferred))
-        if channels is None:
-            channels = self._for(type_name, preferred)
+        channels = self._for(type_name, recipient.preferences.canal_prefere)
         return [channel.name for channel in channels if recipient.has(channel.notifier.needs)]
+
+    def reach(self, type_name: str, recipient: Person) -> bool:
+        """Is there a channel to try for `recipient`?"""
+        for channel in self._for(type_name, recipient.preferences.canal_prefere):
+            needs = channel.notifier.needs
+            if not needs or recipient.has(needs):
+                return True
+        return False
 
     def _for(self, type_name: str, preferred: str) -> list[Channel]:
         """The channels for whoever prefers `preferred`, whatever they need; kept, as far as the settings name both."""
+        known = self._routes.get((type_name, preferred))
+        if known is not None:
+            return known
         kind = self._types.get(type_name)
         only = kind.channels if kind else []
         if only and preferred not in only:

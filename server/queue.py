@@ -49,12 +49,11 @@ from server.model import (
 from server.store import Store, StoreUnavailable
 from server.store.desk import Remove
 from server.store.orders import Cancel, Pause, Refusal, Retry
-from server.store.reads import Page, TaskFilter
-from server.store.rows import chunk_cell
-from server.store.writes import CHUNK, Enqueue, Full, Idempotency, Replayed
+from server.store.reads import Chunk, Page, TaskFilter
+from server.store.writes import Enqueue, Full, Idempotency, Replayed
+from server.vetting import MAX_ERRORS, vet
 from server.workers import WorkerPool
 
-MAX_ERRORS = 100
 MANY = 1_000
 """Recipients from which on they are looked at in a thread, beside the event loop."""
 MOST_AHEAD_DAYS = 366
@@ -97,15 +96,6 @@ class BulkResult(Struct, frozen=True):
     done: int = 0
     skipped: int = 0
     failed: int = 0
-
-
-class _Vetted(Struct):
-    """The recipients of one notification, without doubles, ready to be stored."""
-
-    chunks: list[tuple[int, bytes]]
-    total: int
-    skipped: int
-    doublons: int
 
 
 class QueueManager:
@@ -159,9 +149,9 @@ class QueueManager:
         kind = self._settings.types[type_name]
         now_ms = self._clock.now_ms()
         if len(new.utilisateurs) < MANY:
-            errors, people = self._vet(type_name, new)
+            errors, people = vet(type_name, new.utilisateurs, self._channels, self._settings)
         else:
-            errors, people = await asyncio.to_thread(self._vet, type_name, new)
+            errors, people = await asyncio.to_thread(vet, type_name, new.utilisateurs, self._channels, self._settings)
         planned_ms, expires_ms = self._times(new, now_ms, errors)
         if new.webhook_url and (why := self.check_webhook(new.webhook_url)):
             errors.append(FieldError("/webhook_url", why))
@@ -185,7 +175,20 @@ class QueueManager:
             at_ms=now_ms, key_id=by.id, key_name=by.name, action="send", target=task.id, address=address,
             detail={"type": type_name, "recipients": people.total},
         )  # fmt: skip
-        match await self._store.apply(Enqueue(task, people.chunks, self._settings.queue.max_pending, idem, audit)):
+        taking = None if planned_ms else self._pool.keep(task.priority)
+        enqueue = Enqueue(task, people.chunks, self._settings.queue.max_pending, idem, audit, taking)
+        try:
+            stored = await self._store.apply(enqueue)
+        except BaseException:
+            if taking:
+                self._pool.release(taking)
+            raise
+        if taking:
+            if isinstance(stored, NotificationTask) and stored.status is Status.PROCESSING:
+                self._pool.begin(taking, stored, Chunk(0, people.first, {}))
+            else:
+                self._pool.release(taking)
+        match stored:
             case Full():
                 raise QueueFull()
             case Replayed(same=False):
@@ -195,46 +198,6 @@ class QueueManager:
         self._pool.expect(planned_ms)
         self._pool.expect(expires_ms)
         return Answer(task.id, body)
-
-    def _vet(self, type_name: str, new: NewNotification) -> tuple[list[FieldError], _Vetted]:
-        """Look at every recipient once: doubles out, and a way to reach each of the others."""
-        errors: list[FieldError] = []
-        most = self._settings.limits.recipients
-        if len(new.utilisateurs) > most:
-            return [FieldError("/utilisateurs", "field.too_many", {"n": most})], _Vetted([], 0, 0, 0)
-        seen: set[str] = set()
-        people: list[Person] = []
-        vetted = _Vetted([], 0, 0, 0)
-        for number, person in enumerate(new.utilisateurs):
-            if person.id in seen:
-                vetted.doublons += 1
-                continue
-            seen.add(person.id)
-            if not person.preferences.actif:
-                vetted.skipped += 1
-            elif not self._channels.route(type_name, person) and len(errors) < MAX_ERRORS:
-                errors.append(self._unreachable(f"/utilisateurs/{number}", type_name, person))
-            people.append(person)
-            if len(people) == CHUNK:
-                vetted.chunks.append((vetted.total, chunk_cell(people)))
-                vetted.total += CHUNK
-                people = []
-        if people:
-            vetted.chunks.append((vetted.total, chunk_cell(people)))
-            vetted.total += len(people)
-        return errors, vetted
-
-    def _unreachable(self, pointer: str, type_name: str, person: Person) -> FieldError:
-        only = self._settings.types[type_name].channels
-        name = person.preferences.canal_prefere
-        if name in self._channels and only and name not in only:
-            name = only[0]  # the type's own channels stand in for the preferred one
-        channel = self._channels.get(name)
-        if channel is None:
-            known = ", ".join(sorted(self._channels))
-            return FieldError(f"{pointer}/preferences/canal_prefere", "field.unknown_channel", {"known": known})
-        missing = next((need for need in sorted(channel.notifier.needs) if not getattr(person, need)), "email")
-        return FieldError(f"{pointer}/{missing}", f"field.needs_{missing}", {"channel": name})
 
     def _times(self, new: NewNotification, now_ms: int, errors: list[FieldError]) -> tuple[int | None, int | None]:
         """(planned, expires) in epoch ms; a planned time that has passed means now."""

@@ -21,7 +21,7 @@ from server.model import Event, EventKind, NotificationTask, Priority
 from server.store import Store, StoreUnavailable
 from server.store.cluster import LetGo
 from server.store.reads import Chunk
-from server.store.writes import Claim, Claimed, Renew, Sweep, Swept
+from server.store.writes import Claim, Claimed, Renew, Sweep, Swept, Taking
 
 log = logging.getLogger("tocsin.workers")
 
@@ -30,6 +30,7 @@ TURN_S = 5.0
 PATIENCE_S = 3.0
 """Once storage is back, nobody is taken for dead for so long: the living first write down what they sent meanwhile."""
 CANCELLED = EventKind.CANCELLED.value
+STARTED = EventKind.STARTED.value
 AHEAD_S = 0.02
 """As many tasks are claimed ahead of free workers as these get done in so long: none, unless tasks are short."""
 AHEAD_MOST = 64
@@ -71,6 +72,9 @@ class WorkerPool:
         self._work: dict[asyncio.Task[None], Hand] = {}
         self._busy: set[Hand] = set()  # a worker is at them; what only waits for its last write is not among them
         self._waiting: list[Hand] = []  # heap
+        self._taking: set[Taking] = set()  # workers kept for tasks that are being stored
+        self._none_taking = asyncio.Event()
+        self._none_taking.set()
         self._hand_s = 1.0  # how long a task has kept its worker of late
         self._loops: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
@@ -110,6 +114,7 @@ class WorkerPool:
         self.claiming = False
         self._wake.set()
         self._give_back("drain")
+        await self._none_taking.wait()  # storage answers within seconds, whatever it says
         longest = max((channel.settings.timeout_s for channel in self._channels.values()), default=0)
         await self._finish(max(grace_s - longest, 0))
         for hand in self.hands.values():
@@ -152,18 +157,18 @@ class WorkerPool:
 
     def told(self, events: list[Event]) -> None:
         """Committed events: something may be ready now."""
-        urgent = self._most_urgent
+        ready: dict[str, int] = {}
         for event in events:
             if event.kind == CANCELLED and (hand := self.hands.get(event.task_id)):
                 hand.stop("cancelled")
                 if self._store.shared:  # whoever cancelled it at another node waits for this word
                     self._let_go(event.task_id)
             elif event.kind in WAKING:
-                priority = event.priority or Priority.CRITIQUE
-                if urgent is None or priority < urgent:
-                    urgent = priority
-        if urgent is not None and urgent != self._most_urgent:
-            self._most_urgent = urgent
+                ready[event.task_id] = event.priority or Priority.CRITIQUE
+            elif event.kind == STARTED:  # as it was stored, or by another node
+                ready.pop(event.task_id, None)
+        if ready and (self._most_urgent is None or min(ready.values()) < self._most_urgent):
+            self._most_urgent = min(ready.values())
             self._wake.set()
 
     def _let_go(self, task_id: str) -> None:
@@ -190,10 +195,43 @@ class WorkerPool:
 
     # --- claiming ------------------------------------------------------------------------------------
 
+    def keep(self, priority: Priority) -> Taking | None:
+        """Keep a worker for a task that is about to be stored, if one is free and nothing ready waits for it.
+
+        `begin` or `release` must follow.
+        """
+        if not self.running or self._rates or self._most_urgent is not None:
+            return None
+        free, express = self._free()
+        urgent = free <= 0 and express > 0 and priority is Priority.CRITIQUE
+        if not urgent and self._room(free) <= 0:
+            return None
+        taking = Taking(self.node, int(self._settings.queue.lease_s * 1000), self._clock.monotonic(), urgent)
+        self._taking.add(taking)
+        self._none_taking.clear()
+        return taking
+
+    def release(self, taking: Taking) -> None:
+        """The worker that was kept is free again."""
+        self._taking.discard(taking)
+        if not self._taking:
+            self._none_taking.set()
+        if self._most_urgent is not None:
+            self._wake.set()
+
+    def begin(self, taking: Taking, task: NotificationTask, first: Chunk) -> None:
+        """The worker that was kept takes up its task, which is stored as claimed."""
+        self.release(taking)
+        self._begin(task, first, taking.begun_s)
+
     def _free(self) -> tuple[int, int]:
         """Free workers: for anything, and of the express lane."""
         express = sum([hand.express for hand in self._busy])
-        return self.workers - (len(self._busy) - express), self.express_workers - express
+        kept = sum([taking.express for taking in self._taking])
+        return (
+            self.workers - (len(self._busy) - express) - (len(self._taking) - kept),
+            self.express_workers - express - kept,
+        )
 
     def _room(self, free: int) -> int:
         """How many tasks to claim for `free` workers: more than those where tasks are short."""

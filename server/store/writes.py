@@ -18,11 +18,12 @@ from server.model import (
     EventKind,
     Failure,
     NotificationTask,
+    Priority,
     Status,
 )
 from server.store import sql
 from server.store.batch import Batch
-from server.store.engine import Op, Row
+from server.store.engine import Op, Row, Tx
 from server.store.reads import Chunk, first_chunk
 from server.store.rows import audit_row, failure_cell, row_of, task_of
 
@@ -57,18 +58,34 @@ class Idempotency(msgspec.Struct, frozen=True):
 
 
 @dataclass(eq=False)
+class Taking:
+    """A worker of `node` kept free for a task that is being stored, so that it is claimed in the same transaction."""
+
+    node: str
+    lease_for_ms: int
+    begun_s: float  # monotonic
+    express: bool = False
+
+
+@dataclass(eq=False)
 class Enqueue(Op):
-    """Store a new task. Gives the task, Full, or Replayed."""
+    """Store a new task. Gives the task, Full, or Replayed.
+
+    With `taking` the task is stored as claimed, unless something else is ready: that was there first.
+    """
 
     task: NotificationTask
     chunks: list[tuple[int, bytes]]  # (first ordinal, recipients) as `rows.chunk_cell` makes them
     max_open: int
     idempotency: Idempotency | None = None
     audit: AuditEntry | None = None
+    taking: Taking | None = None
 
     @classmethod
     async def apply(cls, batch: Batch, ops: list[Enqueue]) -> list[Any]:
         tx = batch.tx
+        now_ms = ops[-1].task.created_ms
+        lease_from = await tx.now_ms(now_ms) if any(op.taking for op in ops) and await _nothing_ready(tx) else None
         open_tasks = int((await tx.all(sql.OPEN_TASKS))[0][0])
         results: list[Any] = []
         tasks: list[Row] = []
@@ -84,12 +101,19 @@ class Enqueue(Op):
             if full:
                 results.append(Full())
                 continue
+            batch.event(EventKind.ENQUEUED, task.created_ms, task)
+            batch.moved(task, None, task.status, task.created_ms)
+            if op.taking and lease_from is not None:
+                task = replace(
+                    task, status=Status.PROCESSING, fence=1, attempts=1, started_ms=task.created_ms,
+                    lease_ms=lease_from + op.taking.lease_for_ms, node=op.taking.node,
+                )  # fmt: skip
+                batch.event(EventKind.STARTED, task.created_ms, task)
+                batch.moved(task, Status.PENDING, task.status, task.created_ms)
             tasks.append(row_of(task))
             if op.audit:
                 audits.append(audit_row(op.audit))
             chunks += [(task.id, n, cell) for n, cell in op.chunks]
-            batch.event(EventKind.ENQUEUED, task.created_ms, task)
-            batch.moved(task, None, task.status, task.created_ms)
             results.append(task)
         await tx.many(sql.ADD_TASK, tasks)
         await tx.many(sql.ADD_CHUNK, chunks)
@@ -104,6 +128,13 @@ class Enqueue(Op):
             return None
         rows = await batch.tx.all(sql.GET_IDEMPOTENCY, idem.key_id, idem.key, idem.not_since_ms)
         return Replayed(answer=rows[0][1], same=rows[0][0] == idem.hash) if rows else None
+
+
+async def _nothing_ready(tx: Tx) -> bool:
+    """May what is stored now be taken at once?"""
+    if (await tx.all(sql.GET_META, "paused"))[0][0] == "1":
+        return False
+    return not await tx.many(sql.LEFT, [(name, int(Priority.NORMALE)) for (name,) in await tx.all(sql.TYPES)])
 
 
 class Claimed(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ LAYERS: list[set[str]] = [
     {"server.model", "server.i18n", "server.settings", "server.config", "server.spreadsheet", "server.views"},
     {"server.store", "server.channels", "server.gate", "server.logs"},
     {"server.log", "server.dispatch", "server.http"},
-    {"server.workers", "server.followers"},
+    {"server.workers", "server.followers", "server.vetting"},
     {"server.queue", "server.stats", "server.cluster"},
     {"server.api"},
     {"server.app"},
