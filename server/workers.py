@@ -36,7 +36,8 @@ AHEAD_S = 0.02
 AHEAD_MOST = 64
 WAITED_MOST_S = 1.0
 """A task claimed ahead that has waited for so long goes back to the queue: workers are not as quick as they were."""
-WAKING = {EventKind.ENQUEUED.value, EventKind.RETRY_SCHEDULED.value, EventKind.RESUMED.value}
+RESUMED = EventKind.RESUMED.value
+WAKING = {EventKind.ENQUEUED.value, EventKind.RETRY_SCHEDULED.value, RESUMED}
 
 
 class Hand(Dispatch):
@@ -83,6 +84,7 @@ class WorkerPool:
         self._next_ms: int | None = None
         self._renewed = clock.monotonic()
         self._away = float("-inf")  # monotonic: when storage last said no
+        self._paused = False  # as the last claim found it: until it is resumed, none need be tried
         self.draining = False
         self.claiming = False
 
@@ -164,10 +166,11 @@ class WorkerPool:
                 if self._store.shared:  # whoever cancelled it at another node waits for this word
                     self._let_go(event.task_id)
             elif event.kind in WAKING:
+                self._paused = self._paused and event.kind != RESUMED
                 ready[event.task_id] = event.priority or Priority.CRITIQUE
             elif event.kind == STARTED:  # as it was stored, or by another node
                 ready.pop(event.task_id, None)
-        if ready and (self._most_urgent is None or min(ready.values()) < self._most_urgent):
+        if ready and not self._paused and (self._most_urgent is None or min(ready.values()) < self._most_urgent):
             self._most_urgent = min(ready.values())
             self._wake.set()
 
@@ -200,7 +203,7 @@ class WorkerPool:
 
         `begin` or `release` must follow.
         """
-        if not self.running or self._rates or self._most_urgent is not None:
+        if not self.running or self._paused or self._rates or self._most_urgent is not None:
             return None
         free, express = self._free()
         urgent = free <= 0 and express > 0 and priority is Priority.CRITIQUE
@@ -260,6 +263,7 @@ class WorkerPool:
         except StoreUnavailable:
             self._most_urgent = seen
             raise
+        self._paused = claimed.paused
         for task in sorted(claimed.tasks, key=lambda task: (task.priority, task.place_ms, task.id)):
             self._begin(task, claimed.chunks[task.id], begun)
         if len(claimed.tasks) >= slots:
@@ -394,6 +398,3 @@ class WorkerPool:
         long = [h for h in long if self._most_urgent <= h.task.priority]
         if long:
             min(long, key=lambda h: h.since_ms).stop("turn")
-
-
-__all__ = ["WorkerPool"]

@@ -49,8 +49,8 @@ WORDS = {
     "{int}": "",
     "{text}": "",
 }
-MOST_ROWS = 64
-"""Rows in one statement, at the most."""
+SIZES = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
+"""Rows that one statement takes: few sizes, so that each is prepared but once, and any number soon put together."""
 _values = re.compile(r"(\s*(?:INSERT|UPDATE).*?\bVALUES )(\([^()]*\))((?!.*RETURNING).*)", re.S)
 READERS = 3
 BUSY_MS = 4_000  # below the 5 s within which a sender must be told that storage says no
@@ -97,14 +97,13 @@ class _Tx:
         """One step for many rows where that can be: each gives the interpreter away, and waits to have it back."""
         if len(rows) < 2 or _of_rows(sql, 1) is None:
             return list(self._connection.executemany(_dialect(sql), rows))
-        at, size = 0, MOST_ROWS
-        while at < len(rows):
-            while size > len(rows) - at:
-                size //= 2  # so few sizes that each statement is prepared but once
-            several = _of_rows(sql, size)
-            assert several
-            self._connection.execute(several, list(chain.from_iterable(rows[at : at + size])))
-            at += size
+        at = 0
+        for size in SIZES:
+            while len(rows) - at >= size:
+                several = _of_rows(sql, size)
+                assert several
+                self._connection.execute(several, list(chain.from_iterable(rows[at : at + size])))
+                at += size
         return []
 
     async def among(self, sql: str, keys: Sequence[str], *args: Any) -> list[Row]:

@@ -146,6 +146,7 @@ class Claimed(msgspec.Struct, frozen=True):
     tasks: list[NotificationTask]
     chunks: dict[str, Chunk] = {}
     retry_ms: int | None = None
+    paused: bool = False
 
 
 @dataclass(eq=False)
@@ -170,7 +171,7 @@ class Claim(Op):
     async def _take(self, batch: Batch) -> Claimed:
         tx = batch.tx
         if (await tx.all(sql.GET_META, "paused"))[0][0] == "1":
-            return Claimed([])
+            return Claimed([], paused=True)
         allowed = await self._allowed(batch) if self.rates else {}
         lowest = 3 if self.slots else 1
         asked = [(name, lowest, self.slots + self.express) for (name,) in await tx.all(sql.TYPES)]
