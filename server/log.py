@@ -126,14 +126,14 @@ class Log:
 
         Numbers that were missed (another node's, or between `open` and the first call) are read from the store.
         """
-        if events and events[0].seq <= self.head:
+        if not events or events[0].seq != self.head + 1:
             events = [event for event in events if event.seq > self.head]
-        if not events:
-            return
-        if events[0].seq != self.head + 1:
-            self._restart(events[0].seq)
+            if not events:
+                return
+            if events[0].seq != self.head + 1:
+                self._restart(events[0].seq)
         ring, size = self._ring, self._size
-        taken = 0
+        taken = self._bytes
         for event in events:
             slot = event.seq % size
             old = ring[slot]
@@ -141,10 +141,11 @@ class Log:
                 taken -= len(old.body) + OVERHEAD
             ring[slot] = event
             taken += len(event.body) + OVERHEAD
-        self.head = events[-1].seq
-        self._first = max(self._first, self.head - size + 1)
-        self._bytes += taken
-        while self._bytes > self._most_bytes and self._first < self.head:
+        self._bytes = taken
+        self.head = head = events[-1].seq
+        if self._first <= head - size:
+            self._first = head - size + 1
+        while self._bytes > self._most_bytes and self._first < head:
             self._drop()
         if self._waiter:
             self._waiter.set_result(None)
@@ -191,10 +192,12 @@ class Log:
         """Up to `limit` events behind `after`, out of the ring; None if it does not reach back so far."""
         if after + 1 < self._first:
             return None
-        last = min(self.head, after + limit)
+        last = self.head
+        if last == after + 1:
+            return [self._ring[last % self._size]]  # type: ignore[list-item]
         if last <= after:
             return []
-        begin, end = (after + 1) % self._size, last % self._size
+        begin, end = (after + 1) % self._size, min(last, after + limit) % self._size
         if begin <= end:
             return self._ring[begin : end + 1]  # type: ignore[return-value]
         return self._ring[begin:] + self._ring[: end + 1]  # type: ignore[return-value]

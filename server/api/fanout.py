@@ -25,7 +25,7 @@ from server.api.frames import (
     Plan,
     Shutdown,
     encode,
-    events_frame,
+    events_on_wire,
     on_wire,
 )
 from server.api.live import FRAME_BYTES, FRAME_EVENTS, LATEST_BYTES, LATEST_EVENTS, TURN_WRITES, Live
@@ -317,4 +317,4 @@ def _step(sub: Subscriber, step: Batch | Gap) -> bytes:
         return on_wire(sub.wire, encode(GapFrame(step.first, step.last)), step.last)
     if not step.events:
         return b""
-    return on_wire(sub.wire, events_frame(sub.told + 1, step.last, step.events), step.last)
+    return events_on_wire(sub.wire, sub.told + 1, step.last, step.events)

@@ -154,9 +154,7 @@ HEARTBEAT = b'{"kind":"events","from":%d,"to":%d,"events":[]}'
 def events_frame(first: int, last: int, events: list[Event]) -> bytes:
     """An Events frame, from bodies that are encoded already."""
     head = b'{"kind":"events","from":%d,"to":%d,"events":[' % (first, last)
-    if len(events) == 1:
-        return head + events[0].body + b"]}"
-    return head + b",".join([event.body for event in events]) + b"]}"
+    return b"".join((head, b",".join([event.body for event in events]), b"]}"))
 
 
 # --- on the wire -----------------------------------------------------------------------------------
@@ -169,15 +167,28 @@ PING = b"\x89\x00"
 
 def on_wire(wire: Wire, payload: bytes, to: int | None = None) -> bytes:
     """A frame as it goes into the socket; `to` becomes the SSE id."""
-    if wire == "websocket":  # RFC 6455, 5.2: a server does not mask
-        size = len(payload)
-        if size < 126:
-            return pack("!BB", 0x81, size) + payload
-        if size < 65536:
-            return pack("!BBH", 0x81, 126, size) + payload
-        return pack("!BBQ", 0x81, 127, size) + payload
+    if wire == "websocket":
+        return _ws_head(len(payload)) + payload
     data = b"data: " + payload + b"\n\n" if to is None else b"id: %d\ndata: %b\n\n" % (to, payload)
     return chunk(data) if wire == "chunked" else data
+
+
+def events_on_wire(wire: Wire, first: int, last: int, events: list[Event]) -> bytes:
+    """An Events frame as it goes into the socket."""
+    if len(events) == 1 and wire == "websocket":  # copied once; most frames are so
+        head = b'{"kind":"events","from":%d,"to":%d,"events":[' % (first, last)
+        body = events[0].body
+        return b"".join((_ws_head(len(head) + len(body) + 2), head, body, b"]}"))
+    return on_wire(wire, events_frame(first, last, events), last)
+
+
+def _ws_head(size: int) -> bytes:
+    """RFC 6455, 5.2: a text frame of `size` bytes, not masked, as a server's are."""
+    if size < 126:
+        return pack("!BB", 0x81, size)
+    if size < 65536:
+        return pack("!BBH", 0x81, 126, size)
+    return pack("!BBQ", 0x81, 127, size)
 
 
 def chunk(data: bytes) -> bytes:

@@ -1,18 +1,21 @@
 """The live subscribers: those that have caught up and whose sockets take what comes.
 
-They are told by plain turns of the event loop, several appends before a turn at once, from a frame built once for all
-who read the same (a Group). Whoever does not keep up is handed to `fall_behind` with its place in the log (`told`).
-A live subscriber has missed nothing between its `told` and `settled` that its filter lets through.
+They are told in rounds: a round gives everyone the next frame's worth, from a frame built once for all who read the
+same (a Group), a few sockets in a turn of the event loop. A round that told many is followed by a rest, `REST` times
+as long as it took; what is appended meanwhile goes out as one frame. So however many read and however much happens,
+most of the event loop is left to those who send. Whoever does not keep up is handed to `fall_behind` with its place in
+the log (`told`). A live subscriber has missed nothing between its `told` and `settled` that its filter lets through.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from time import perf_counter
 from typing import Any
 
-from server.api.frames import Plan, Wire, events_frame, on_wire
+from server.api.frames import Plan, Wire, events_on_wire
 from server.api.subscriber import LIMIT, Group, Subscriber
 from server.clock import Clock
 from server.log import Log, conflate
@@ -29,7 +32,15 @@ SCAN = 4096
 TURN_WRITES = 200
 """Sockets written to in one turn, at most: about 1.5 ms."""
 TURN_BYTES = 4 * 1024 * 1024
+WRITE_BYTES = TURN_BYTES // TURN_WRITES
+"""A write is as good as so many bytes more."""
+FEW = 16
+"""Subscribers that are told at once, and without a rest: it is done before it could be in anybody's way."""
+REST = 2.0
+"""A rest in times of the round before it: telling then takes a third of the event loop's time, at most."""
+REST_MOST_S = 0.05
 
+FAILED = "a turn of the stream failed; its subscribers go on from their own place"
 _NONE: set[Group] = set()
 
 
@@ -47,7 +58,10 @@ class Live:
         self.settled = 0  # live subscribers have been told of what lies at or before it
         self._position = 0  # … or are being told
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._turn: Iterator[None] | None = None  # while they are being told
+        self._turns: Iterator[bool] = iter(())  # the rest of the round that is under way
+        self._busy = False  # a round is under way, or the rest behind it
+        self._began = 0.0
+        self._here = 0  # how many are live
         self._groups: dict[tuple[Plan, Wire], Group] = {}
         self._broad: set[Group] = set()  # those that any event may be for
         self._by_task: dict[str, set[Group]] = {}
@@ -59,7 +73,7 @@ class Live:
 
     def stop(self) -> None:
         """Tell nobody any more."""
-        self._loop = self._turn = None
+        self._loop = None
 
     # --- who is here -----------------------------------------------------------------------------------
 
@@ -73,6 +87,7 @@ class Live:
                 index.add(group)
         group.subs.add(sub)
         sub.group = group
+        self._here += 1
 
     def leave(self, sub: Subscriber) -> None:
         """Forget `sub`."""
@@ -80,6 +95,7 @@ class Live:
         if group is None:
             return
         group.subs.discard(sub)
+        self._here -= 1
         if group.subs:
             return
         del self._groups[group.plan, group.wire]
@@ -95,15 +111,14 @@ class Live:
         ids = group.plan.filter.task_id
         return [self._by_task.setdefault(task_id, set()) for task_id in ids] if ids else [self._broad]
 
-    def _touched(self, events: list[Event]) -> list[Group]:
+    def _touched(self, events: list[Event]) -> Iterable[Group]:
         """The groups that some of `events` may be for."""
-        touched = list(self._broad)
-        if self._by_task:
-            found: set[Group] = set()
-            for event in events:
-                found |= self._by_task.get(event.task_id, _NONE)
-            touched += found
-        return touched
+        if not self._by_task:
+            return tuple(self._broad)
+        found: set[Group] = set(self._broad)
+        for event in events:
+            found |= self._by_task.get(event.task_id, _NONE)
+        return found
 
     def told_of(self, sub: Subscriber) -> int:
         """How far `sub` has missed nothing, told or not."""
@@ -114,24 +129,59 @@ class Live:
 
     def appended(self) -> None:
         """There is something new."""
-        if self._loop is not None and self._turn is None:
-            self._turn = self._turns()
-            self._loop.call_soon(self._go_on)
+        if self._busy or self._loop is None:
+            return
+        if self._here > FEW:
+            self._busy = True
+            self._loop.call_soon(self._begin)  # behind those whose change it is: they are answered first
+        else:
+            self._tell_few()
+
+    def _tell_few(self) -> None:
+        """Tell everyone at once."""
+        try:
+            events = self._take_up()
+            last = self._position
+            for group in self._touched(events):
+                if passed := self._passed(group, events):
+                    self._tell(group, tuple(group.subs), passed, last, {})
+            self.settled = last
+        except Exception:
+            log.exception(FAILED)
+            self._all_fall_behind()
+        self._rested()
+
+    def _begin(self) -> None:
+        """Begin a round."""
+        if self._here > FEW:
+            self._began = perf_counter()
+            self._turns = self._round()
+            self._go_on()
+        else:
+            self._tell_few()
 
     def _go_on(self) -> None:
-        if self._turn is None or self._loop is None:
+        """A turn of a round that takes several."""
+        if self._loop is None:
             return
         try:
-            next(self._turn)
-        except StopIteration:
-            self._turn = None
-            return
+            over = next(self._turns, True)
         except Exception:
-            log.exception("a turn of the stream failed; its subscribers go on from their own place")
-            self._turn = None
+            log.exception(FAILED)
             self._all_fall_behind()
-            return
-        self._loop.call_soon(self._go_on)
+            over = True
+        self._loop.call_soon(self._rest if over else self._go_on)
+
+    def _rest(self) -> None:
+        """The round is over, and the sockets have been written to, which happens at the end of a turn."""
+        if self._loop is not None:
+            rest_s = REST * (perf_counter() - self._began)
+            self._loop.call_later(min(rest_s, REST_MOST_S), self._rested)
+
+    def _rested(self) -> None:
+        self._busy = self._position < self._log.head
+        if self._busy and self._loop is not None:
+            self._loop.call_soon(self._begin)
 
     def _all_fall_behind(self) -> None:
         for group in list(self._groups.values()):
@@ -139,59 +189,72 @@ class Live:
                 self._fall_behind(sub)
         self._position = self.settled = self._log.head
 
-    def _turns(self) -> Iterator[None]:
-        """Tell everyone what was appended, until nothing is left; gives way to the event loop where it yields."""
-        while True:
-            yield from self._spread()
-            if self._position >= self._log.head:
-                return
-            yield
-
-    def _spread(self) -> Iterator[None]:
-        """Tell everyone the next frame's worth of events."""
+    def _take_up(self) -> list[Event]:
+        """The next frame's worth of events; none if everyone has just fallen behind."""
         events = self._log.recent(self._position, FRAME_EVENTS) if self._groups else []
         if not events:  # nobody is live; or more came at once than the ring holds (None)
             self._all_fall_behind()
-            return
-        events = within(events, FRAME_BYTES)
-        first, last = self._position + 1, events[-1].seq
-        self._position = last
+            return []
+        if len(events) > 1:
+            events = within(events, FRAME_BYTES)
+        self._position = events[-1].seq
+        return events
+
+    def _passed(self, group: Group, events: list[Event]) -> list[Event]:
+        """Those of `events` that `group` is to be told now."""
+        if group.plan.interval_ms:
+            if group.pacing is None:
+                group.scanned = events[0].seq - 1
+                group.pacing = self._own(self._pace(group), "stream pace")
+            return []
+        return events if group.all else group.plan.filter.of(events)
+
+    def _round(self) -> Iterator[bool]:
+        """Tell everyone the next frame's worth of events; yields False where it gives way to the event loop."""
+        events = self._take_up()
+        last = self._position
+        room = TURN_BYTES
         for group in self._touched(events):
-            if group.plan.interval_ms:
-                if group.pacing is None:
-                    group.scanned = first - 1
-                    group.pacing = self._own(self._pace(group), "stream pace")
-            elif passed := (events if group.all else group.plan.filter.of(events)):
-                yield from self._tell(group, passed, last)
+            if passed := self._passed(group, events):
+                for cost in self._tell_all(group, passed, last):
+                    room -= cost
+                    if room <= 0:
+                        room = TURN_BYTES
+                        yield False
         self.settled = last
 
-    def _tell(self, group: Group, events: list[Event], last: int) -> Iterator[None]:
-        """Write one frame up to `last` to everyone in `group`; `events` are what passed its filter.
+    def _tell_all(self, group: Group, events: list[Event], last: int) -> Iterator[int]:
+        """Tell everyone in `group`, a turn's worth at a time; yields what that cost, in bytes."""
+        cost = WRITE_BYTES + sum([len(event.body) for event in events])
+        at_once = max(1, TURN_BYTES // cost)
+        frames: dict[int, bytes] = {}
+        subs = list(group.subs)
+        for n in range(0, len(subs), at_once):
+            some = subs[n : n + at_once]
+            self._tell(group, some, events, last, frames)
+            yield cost * len(some)
 
-        Gives way (yields) after `TURN_WRITES` sockets.
+    def _tell(
+        self, group: Group, subs: Sequence[Subscriber], events: list[Event], last: int, frames: dict[int, bytes]
+    ) -> None:
+        """Write one frame up to `last` to `subs` of `group`; `events` are what passed its filter.
+
+        `frames` keeps what was built, by the place of those it is for.
         """
-        frames: dict[int, bytes | None] = {}
-        writes, room = TURN_WRITES, TURN_BYTES
-        for sub in list(group.subs):
+        for sub in subs:
             told = sub.told
             if sub.group is not group or told >= last:  # gone, or come later, while others were written to
                 continue
-            try:
-                data = frames[told]
-            except KeyError:
+            data = frames.get(told)
+            if data is None:
                 data = frames[told] = _frame(group.wire, told, last, events)
-            if data is None or sub.is_closing():
+            if not data or sub.is_closing():
                 continue
             if sub.buffered() > LIMIT:
                 self._fall_behind(sub)
                 continue
             sub.write(data)
             sub.told = last
-            writes -= 1
-            room -= len(data)
-            if writes <= 0 or room <= 0:
-                writes, room = TURN_WRITES, TURN_BYTES
-                yield
 
     # --- mode=latest -----------------------------------------------------------------------------------
 
@@ -222,7 +285,7 @@ class Live:
             last = shown[-1].seq  # the others' newest states lie behind it
         if shown:
             group.sent_at = self._clock.monotonic()
-            for _ in self._tell(group, shown, last):
+            for _ in self._tell_all(group, shown, last):
                 await asyncio.sleep(0)
         group.scanned = last
 
@@ -240,13 +303,13 @@ class Live:
         return newest
 
 
-def _frame(wire: Wire, told: int, last: int, events: list[Event]) -> bytes | None:
-    """`events` behind `told`, as a frame up to `last`; None if there are none."""
+def _frame(wire: Wire, told: int, last: int, events: list[Event]) -> bytes:
+    """`events` behind `told`, as a frame up to `last`; empty if there are none."""
     if events[0].seq <= told:
         events = [event for event in events if event.seq > told]
         if not events:
-            return None
-    return on_wire(wire, events_frame(told + 1, last, events), last)
+            return b""
+    return events_on_wire(wire, told + 1, last, events)
 
 
 def within(events: list[Event], most: int) -> list[Event]:

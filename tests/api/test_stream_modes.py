@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -14,6 +15,7 @@ from aiohttp import ClientResponse
 
 from server.api import frames
 from server.api.asyncapi import FRAMES, asyncapi
+from server.api.live import FEW
 from server.model import EventKind, Role
 from tests.api.http_kit import SECRETS
 from tests.api.stream_kit import Desk, desk, frame, read_to, seqs, settle
@@ -75,12 +77,33 @@ async def test_events_of_the_queue_come_where_no_task_is_asked_for(kit: Desk):
     assert (await frame(one_task))["events"][0]["seq"] == 102
 
 
-async def test_commits_of_one_turn_are_one_frame(kit: Desk):
+async def test_few_are_told_of_every_commit_at_once(kit: Desk):
     ws = await kit.open()
     await frame(ws)
     for _ in range(5):
         kit.commit(2)
-    assert seqs([await frame(ws)]) == list(range(101, 111))
+    assert kit.hub.live.settled == kit.log.head
+    assert [seqs([await frame(ws)]) for _ in range(5)] == [[n, n + 1] for n in range(101, 111, 2)]
+
+
+async def test_what_is_committed_while_the_telling_of_many_rests_is_one_frame(
+    kit: Desk, monkeypatch: pytest.MonkeyPatch
+):
+    rests: list[Callable[[], None]] = []
+    crowd = [await kit.open() for _ in range(FEW + 1)]
+    for ws in crowd:
+        await frame(ws)
+    soon = asyncio.get_running_loop().call_soon
+    monkeypatch.setattr(kit.hub.live, "_loop", Mock(call_soon=soon, call_later=lambda _, go: rests.append(go)))
+    for _ in range(5):  # in one turn of the event loop
+        kit.commit(2)
+    assert [seqs([await frame(ws)]) for ws in crowd] == [list(range(101, 111))] * len(crowd)
+    await kit.until(lambda: rests)
+    for _ in range(5):  # in a turn each
+        kit.commit()
+        await asyncio.sleep(0)
+    rests.pop()()
+    assert [seqs([await frame(ws)]) for ws in crowd] == [list(range(111, 116))] * len(crowd)
 
 
 async def test_a_frame_has_a_size_that_a_client_can_take(kit: Desk):
