@@ -26,6 +26,8 @@ OVERHEAD = 400
 """Bytes that an event takes in memory beside its body."""
 SCAN = 16 * PAGE
 """Events that one read looks at, at most, where its filter lets few through."""
+OF_TASK = 64
+"""Events of one task that are read at once where a reader wants those of a few tasks alone."""
 
 
 class Reads(Protocol):
@@ -33,6 +35,9 @@ class Reads(Protocol):
 
     async def events_after(self, seq: int, limit: int) -> list[Event]:
         """Committed events behind `seq`, in order."""
+
+    async def events_of(self, task_id: str, after: int, limit: int) -> list[Event]:
+        """A task's own events behind `after`, in order, by an index."""
 
     async def bounds(self) -> tuple[int, int]:
         """(oldest kept seq, newest seq); oldest is newest + 1 while none is kept."""
@@ -218,10 +223,37 @@ class Log:
         if events:  # retention passed between the two looks
             self.trimmed(events[0].seq)
             return Gap(after + 1, events[0].seq - 1)
-        oldest, _ = await self._store.bounds()
-        self.trimmed(oldest)
-        last = self._first - 1  # what the ring has can be given, whatever the store still keeps
-        return Gap(after + 1, min(self.oldest - 1, last) if self.oldest > after + 1 else last)
+        self.trimmed((await self._store.bounds())[0])
+        return self._gone(after) or Gap(after + 1, self._first - 1)
+
+    def _gone(self, after: int) -> Gap | None:
+        """What retention has removed of what lies behind `after`; what the ring still has is not gone."""
+        last = min(self.oldest, self._first) - 1
+        return Gap(after + 1, last) if last > after else None
+
+    def far(self, after: int, tasks: int) -> bool:
+        """Is it so far from `after` to the ring that the events of so many tasks are better read by index?"""
+        return self._first - after > PAGE * tasks
+
+    async def of_tasks(self, task_ids: Iterable[str], after: int) -> Batch | Gap:
+        """The next events of `task_ids` behind `after`, of what the ring has no more: as many as are read at once.
+
+        Raises StoreUnavailable.
+        """
+        if gone := self._gone(after):
+            return gone
+        last = self._first - 1
+        found: list[Event] = []
+        for task_id in task_ids:
+            events = await self._store.events_of(task_id, after, OF_TASK)
+            if len(events) == OF_TASK:
+                last = min(last, events[-1].seq)  # of what lies behind it some may be missing
+            found += events
+        self.trimmed((await self._store.bounds())[0])  # looked at last: what it had not removed by now was read
+        if gone := self._gone(after):
+            return gone
+        events = [event for event in found if event.seq <= last]
+        return Batch(after + 1, last, sorted(events, key=lambda event: event.seq))
 
     async def _stored(self, after: int) -> list[Event]:
         """The rest of the page that `after` + 1 is on; read once for all who want it at the same time."""
@@ -304,13 +336,18 @@ class Cursor:
         begin = position = self.position
         found: dict[str | int, Event] = {}
         size = 0
+        tasks = self.filter.task_id
         while position < log.head and position - begin < SCAN:
-            events = await log.behind(position)
-            if isinstance(events, Gap):
+            if tasks and log.far(position, len(tasks)):
+                step: Batch | Gap | list[Event] = await log.of_tasks(tasks, position)
+            else:
+                step = await log.behind(position)
+            if isinstance(step, Gap):
                 if position == begin:
-                    self.position = events.last
-                    return events
+                    self.position = step.last
+                    return step
                 break
+            events, last = (step.events, step.last) if isinstance(step, Batch) else (step, step[-1].seq)
             for event in events:
                 if self.filter.passes(event):
                     if found and (len(found) >= most or size + len(event.body) > most_bytes):
@@ -321,6 +358,7 @@ class Cursor:
                         size -= len(older.body)
                     found[key] = event
                 position = event.seq
+            position = last
             if self.filter.empty and not self.latest and found:
                 break  # pages are frames: readers that began elsewhere meet here
         if position == begin:

@@ -52,6 +52,7 @@ class Shelf:
         self.events: list[Event] = []
         self.cut = 0  # events removed from the beginning
         self.reads = 0
+        self.indexed = 0
         self.answers = asyncio.Event()
         self.answers.set()
 
@@ -64,6 +65,12 @@ class Shelf:
         await self.answers.wait()
         start = max(seq - self.cut, 0)
         return self.events[start : start + limit]
+
+    async def events_of(self, task_id: str, after: int, limit: int) -> list[Event]:
+        self.indexed += 1
+        await asyncio.sleep(0)
+        await self.answers.wait()
+        return [each for each in self.events if each.task_id == task_id and each.seq > after][:limit]
 
     def trim(self, oldest: int) -> None:
         """Forget what lies before `oldest`."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 from aiohttp import ClientWebSocketResponse, WSMsgType
 
 from server.api.frames import LogEvent
 from server.api.stream import close_streams
+from server.log import PAGE, Log
 from server.views import TaskView
 from tests.api.stream_kit import frame, read_to, seqs
 from tests.kit import ADMIN_KEY, Town, running
@@ -79,3 +81,20 @@ async def test_a_deleted_task_is_told(town: Town):
     (deleted,) = (await frame(ws))["events"]
     assert deleted["event"] == "task.deleted"
     assert set(deleted["task"]) == {"id", "type", "status", "priority"}
+
+
+async def test_one_tasks_events_are_found_by_index_as_by_looking_at_all(both_engines: str, tmp_path: Path):
+    async with running(tmp_path, EVENTS__RING="16") as town:
+        ids = [await town.send() for _ in range(100)]
+        await town.until_idle()
+        found: list[list[int]] = []
+        for far in (Log.far, lambda *_: False):
+            with patch.object(Log, "far", far), patch.object(town.store, "events_of", wraps=town.store.events_of) as of:
+                ws, hello = await opened(town, f"since=0&task_id={ids[50]}")
+                found.append([])
+                while len(found[-1]) < 3:
+                    found[-1] += seqs([await frame(ws)])
+                await ws.close()
+            assert of.called is (len(found) == 1)
+        assert found[0] == found[1]
+        assert hello["seq"] > PAGE + 16  # far enough

@@ -67,6 +67,9 @@ class Nothing:
     async def events_after(self, seq: int, limit: int) -> list[Event]:
         raise AssertionError("the ring holds all that the bench reads")
 
+    async def events_of(self, task_id: str, after: int, limit: int) -> list[Event]:
+        raise AssertionError("nobody asks for a task")
+
 
 # --- the server's side ---------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -67,10 +68,14 @@ steps = st.lists(
 
 
 @settings(max_examples=50)
-@given(steps=steps, only=st.sampled_from(FILTERS), since=st.integers(0, 400), most=st.sampled_from([1, 7, 256]))
-def test_a_cursor_gives_the_filtered_log_once_and_in_order(steps, only, since, most):
+@given(
+    steps=steps, only=st.sampled_from(FILTERS), since=st.integers(0, 400), most=st.sampled_from([1, 7, 256]),
+    indexed=st.booleans(),
+)  # fmt: skip
+def test_a_cursor_gives_the_filtered_log_once_and_in_order(steps, only, since, most, indexed):
     async def story() -> None:
         log, shelf = await opened(ring=16, events=400)
+        log.far = lambda after, tasks: indexed and after + 1 < log.in_memory  # type: ignore[method-assign]
         everything = list(shelf.events)
         cursor = Cursor(log, since, only)
         seen: list[Event] = []
@@ -106,8 +111,38 @@ def test_a_cursor_gives_the_filtered_log_once_and_in_order(steps, only, since, m
         assert [each.seq for each in seen] == [
             each.seq for each in everything if each.seq > since and each.seq not in gone and only.passes(each)
         ]
+        assert shelf.indexed == 0 or only.task_id
 
-    asyncio.run(story())
+    with patch("server.log.OF_TASK", 5):
+        asyncio.run(story())
+
+
+async def test_the_events_of_a_few_tasks_are_read_by_index():
+    log, shelf = await opened(ring=16, events=20_000)
+    events, gaps = await rest(Cursor(log, 0, Filter(task_id=frozenset({"task-1", "task-2"}))))
+    assert [each.seq for each in events] == [
+        each.seq for each in shelf.events if each.task_id in ("task-1", "task-2")
+    ]  # more than are read at once
+    assert not gaps
+    assert shelf.reads <= 2  # near its end alone
+
+    events, _ = await rest(Cursor(log, 0, Filter(task_id=frozenset({"none"}))))
+    assert not events
+    assert shelf.reads <= 2
+
+
+async def test_retention_that_passes_a_reader_of_one_task_is_told_as_a_gap():
+    log, shelf = await opened(events=2000)
+    cursor = Cursor(log, 10, Filter(task_id=frozenset({"task-1"})))
+    shelf.answers.clear()
+    reading = asyncio.create_task(cursor.read())
+    await asyncio.sleep(0)
+    shelf.trim(1501)  # between its looks at the task and at what is kept
+    shelf.answers.set()
+    assert await reading == Gap(11, 1500)
+    events, gaps = await rest(cursor)
+    assert [each.seq for each in events] == [each.seq for each in shelf.events if each.task_id == "task-1"]
+    assert not gaps
 
 
 @settings(max_examples=50)
