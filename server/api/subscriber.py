@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -22,6 +23,9 @@ except ImportError:  # not a Unix: the transport's own buffer has to do
 
 LIMIT = 64 * 1024
 """Bytes that may wait in a live subscriber's transport; beyond it, it is served at its own pace."""
+TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
+ACKED = slice(120, 128)
+"""Of Linux's struct tcp_info: tcpi_bytes_acked, what the peer's kernel has taken in all."""
 SEND_BUFFER = 128 * 1024
 """Of the kernel, per connection: what a subscriber that reads nothing can take there."""
 
@@ -48,7 +52,7 @@ class Subscriber:
     __slots__ = (
         "_fd",
         "_finished",
-        "_waiting",
+        "_seen",
         "alive_at",
         "beat_at",
         "buffered",
@@ -93,7 +97,7 @@ class Subscriber:
         self.beat_at = 0.0
         self.alive_at = 0.0  # when something last showed that it reads
         self.pinged = False
-        self._waiting = 0
+        self._seen = 0
         self._finished: asyncio.Future[None] | None = None
         self._fd = -1
         sock = transport.get_extra_info("socket")
@@ -116,17 +120,15 @@ class Subscriber:
     def stalled(self, now: float, stall_s: float) -> bool:
         """Has it read nothing for `stall_s`? To be asked about once a second.
 
-        A full buffer that moves shows a reader, and so does an answer to a ping; with nothing on the way to it,
-        there is nothing that it could have read.
+        A full buffer that empties shows a reader, and so does an answer to a ping; with nothing on the way to it,
+        there is nothing that it could have read. That a buffer fills up shows nothing.
         """
         buffered = self.buffered()
-        waiting = buffered + self._in_kernel()
-        if buffered:
-            reads = waiting != self._waiting
-        else:
-            reads = not self.pinged and (waiting == 0 or waiting != self._waiting)
-        self._waiting = waiting
-        if reads:
+        reads = True
+        if waiting := buffered + self._in_kernel():
+            taken = self._taken(waiting)
+            reads, self._seen = taken != self._seen, taken
+        if reads and (buffered or not self.pinged):
             self.alive_at = now
         return now - self.alive_at >= stall_s
 
@@ -138,6 +140,19 @@ class Subscriber:
             return int(struct.unpack("i", ioctl(self._fd, TIOCOUTQ, b"\0\0\0\0"))[0])
         except OSError:
             return 0
+
+    def _taken(self, waiting: int) -> int:
+        """A number that changes when its kernel takes something; `waiting` where nothing better is to be had."""
+        if TCP_INFO is None or self._fd < 0 or self.is_closing():
+            return waiting
+        borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, self._fd)  # asks nothing of the kernel
+        try:
+            info = borrowed.getsockopt(socket.IPPROTO_TCP, TCP_INFO, ACKED.stop)
+        except OSError:
+            return waiting
+        finally:
+            borrowed.detach()
+        return int.from_bytes(info[ACKED], sys.byteorder) if len(info) == ACKED.stop else waiting
 
     # --- its end ---------------------------------------------------------------------------------------
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from aiohttp import ClientWebSocketResponse
 
+from server.api.subscriber import Subscriber
 from server.model import Role
 from tests.api.http_kit import SECRETS
 from tests.api.stream_kit import Desk, close_code, desk, frame, read_to, seqs, settle
@@ -354,6 +359,29 @@ async def test_a_full_socket_that_nobody_empties_is_cut_off(kit: Desk, raw_clien
     assert kit.hub.dropped_stalled == 1
     raw.writer.transport.abort()  # type: ignore[attr-defined]
     answer.close()
+
+
+def test_a_buffer_that_fills_up_shows_no_reader():
+    with socket.create_server(("127.0.0.1", 0)) as door, socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.connect(door.getsockname())
+        sock, _ = door.accept()
+        with sock:
+            waiting = count(1)
+            transport = Mock(get_extra_info=lambda _: sock, is_closing=lambda: False)
+            transport.get_write_buffer_size = lambda: next(waiting)
+            sub = Subscriber(transport, Mock(), "websocket", key_id="k", session_id=None, lang="fr")
+            sock.setblocking(False)
+            with suppress(BlockingIOError):
+                while True:
+                    sock.send(bytes(10_000))
+            assert not sub.stalled(0, 30)
+            assert not sub.stalled(29, 30)
+            assert sub.stalled(30, 30)
+            taken = 0
+            while taken < 100_000:
+                taken += len(peer.recv(100_000))
+            assert not sub.stalled(31, 30)
 
 
 async def test_who_answers_pings_stays_for_good(kit: Desk):

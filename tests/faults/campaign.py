@@ -22,7 +22,7 @@ from pathlib import Path
 
 import apsw
 
-from tests.faults import runs, trouble
+from tests.faults import runs, streams, trouble
 from tests.faults.controls import CONTROLS
 from tests.faults.power import cut
 from tests.faults.runs import Report, shown
@@ -55,6 +55,9 @@ PLAN: dict[str, list[Run]] = {
         lambda folder, seed: trouble.read_along(folder, seed=seed, acknowledged=1_000),
         lambda folder, seed: trouble.stormed(folder, seed=seed, subscribers=900),
         lambda folder, seed: trouble.starved(folder, seed=seed, descriptors=96),
+    ],
+    "streams": [
+        lambda folder, seed: streams.crowded(folder, seed=seed, rounds=2, seconds=100, stall_s=60, strict=True),
     ],
 }
 
