@@ -17,6 +17,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
+from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict, istr
 
 from server.clock import Clock
@@ -24,7 +25,7 @@ from server.http.auth import KEY, KeyRing
 from server.http.caller import Callers
 from server.http.decode import LARGE, MIB, BodyReader
 from server.http.limits import Limiter
-from server.http.problems import NotFound, ProblemBody, WrongMethod, answer, as_problem, body_of
+from server.http.problems import BadRequest, NotFound, ProblemBody, WrongMethod, answer, as_problem, body_of
 from server.http.reply import JSON, Reply
 from server.i18n import lang
 from server.model import AuditEntry
@@ -164,17 +165,35 @@ def setup(app: web.Application, settings: Settings, clock: Clock, store: Store) 
     """Put the front before `app`. The store may be opened later; `keyring_context` must follow it."""
     front = app[FRONT] = Front(settings, clock, store)
     app.on_response_prepare.append(_dress_streams(front))
-    logging.getLogger("aiohttp.server").addFilter(_without_what_was_sent)
+    RequestHandler.handle_error = _refuse_unread  # type: ignore[method-assign,assignment]  # for all: aiohttp makes them
     return front
 
 
-def _without_what_was_sent(record: logging.LogRecord) -> bool:
-    """What is no HTTP is the client's affair: a line, not a traceback, and none of its bytes (a key may be in them)."""
-    error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, HttpProcessingError):
-        record.msg, record.args = "a request was refused unread: %s", (type(error).__name__,)
-        record.levelno, record.levelname, record.exc_info = logging.INFO, "INFO", None
-    return True
+_handle_error = RequestHandler.handle_error
+
+
+def _refuse_unread(
+    handler: RequestHandler,
+    request: web.BaseRequest,
+    status: int = 500,
+    exc: BaseException | None = None,
+    message: str | None = None,
+) -> web.StreamResponse:
+    """What is no HTTP never comes to a route: aiohttp's plain answer would tell the bytes back (a key may be in them).
+
+    It is the client's affair: a line in the log, not a traceback.
+    """
+    if not isinstance(exc, HttpProcessingError):
+        return _handle_error(handler, request, status, exc, message)
+    rid = secrets.token_hex(8)
+    log.info("a request was refused unread: %s [%s]", type(exc).__name__, rid)
+    if request.writer.output_size > 0:
+        raise ConnectionError("the answer is on its way already")
+    response = answer(BadRequest(), lang(request), rid)
+    response.headers.extend(_SECURITY_NO_STORE)
+    response.headers[_REQUEST_ID] = rid
+    response.force_close()
+    return response
 
 
 async def keyring_context(app: web.Application) -> AsyncIterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 from aiohttp import web
@@ -18,7 +19,11 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures(
 @pytest.mark.parametrize("name", REFUSED)
 async def test_what_can_be_read_in_two_ways_ends_the_connection(siege: Siege, name: str) -> None:
     answers = await siege.raw(REFUSED[name] + SMUGGLED)
-    assert [answer.status for answer in answers] == [400]
+    assert [(answer.status, answer.code) for answer in answers] == [(400, "bad-request")]
+    (answer,) = answers
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Content-Type"].startswith("application/problem+json")
+    assert answer.headers["X-Request-ID"] in json.dumps(siege.lines())
     assert all(line["level"] in ("info", "warning") and "exception" not in line for line in siege.lines())
 
 
