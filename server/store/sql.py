@@ -73,7 +73,7 @@ SELECT id, crashes FROM task WHERE status = 'processing' AND lease_ms <= $1 LIMI
 
 TAKE_OVER = f"""
 UPDATE task SET status = $2, crashes = crashes + 1, fence = fence + 1, lease_ms = NULL, node = NULL, failure = $3,
-  ended_ms = $4, place_ms = created_ms, due_ms = 0
+  ended_ms = $4, place_ms = created_ms, due_ms = $5
 WHERE id = $1 AND status = 'processing' RETURNING {TASK}"""
 
 TYPES = "SELECT DISTINCT type FROM tally"

@@ -34,6 +34,12 @@ LOCKED_MS = 50
 """Another node looks at ready tasks for no longer than a commit takes; what it leaves is looked at again then."""
 SWEEP = 200
 """Tasks that one sweep promotes, expires or takes over at the most."""
+SUSPECT_MS = 12_000
+"""What was in hand at two crashes is taken up one by one, so far apart: time for a call to be answered or given up,
+and whoever has an outcome is no suspect any more. So the third crash meets the one that makes them, not its
+neighbours."""
+SUSPECTS_MS = 60_000
+"""The last of many suspects waits no longer than this."""
 
 
 class Full(msgspec.Struct, frozen=True):
@@ -288,13 +294,16 @@ class Sweep(Op):
             silent = await tx.all(sql.SILENT, 2**62 if self.all_silent else await tx.now_ms(now), SWEEP)
         crashed = failure_cell(Failure(kind="crashed"))
         back: list[Row] = []
+        suspects = [task_id for task_id, crashes in silent if crashes + 2 == MAX_CRASHES and task_id not in self.held]
+        apart_ms = min(SUSPECT_MS, SUSPECTS_MS // max(len(suspects), 1))
         for task_id, crashes in silent:
             if task_id in self.held:
                 continue
-            poison = crashes + 1 >= MAX_CRASHES
-            back.append(
-                (task_id, "failed" if poison else "pending", crashed if poison else None, now if poison else None)
-            )
+            if crashes + 1 >= MAX_CRASHES:
+                back.append((task_id, "failed", crashed, now, 0))
+            else:
+                behind = suspects.index(task_id) if task_id in suspects else 0
+                back.append((task_id, "pending", None, None, now + behind * apart_ms if behind else 0))
         for row in await tx.many(sql.TAKE_OVER, back):
             task = task_of(row)
             batch.event(EventKind.FAILED if task.status is Status.FAILED else EventKind.RETRY_SCHEDULED, now, task)

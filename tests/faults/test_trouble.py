@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import trouble
-from tests.kit import Town, jean
+from tests.kit import Town, jean, running
 
 SEED = 20_260_104
 
@@ -33,6 +33,29 @@ async def test_a_post_sent_many_times_with_one_key_is_one_task(tmp_path: Path):
 
 async def test_a_task_that_kills_the_server_is_given_up_after_three_crashes(tmp_path: Path):
     assert (await trouble.poisoned(tmp_path, seed=SEED)).faults == []
+
+
+@pytest.mark.usefixtures("both_engines")
+async def test_the_neighbours_of_a_task_that_kills_the_server_are_not_given_up_with_it(tmp_path: Path):
+    async def in_hand(town: Town, count: int) -> None:
+        await town.until(lambda: len(town.pool.hands) == count)
+
+    sent: list[str] = []
+    for _ in range(2):  # all three are in hand at two crashes
+        async with running(tmp_path) as town:
+            town.service("email").hold()
+            sent = sent or [await town.send(kind, priorite="1") for kind in ("meteo", "securite", "infra")]
+            await in_hand(town, 3)
+            await town.crash()
+    async with running(tmp_path) as town:  # then one by one; the first of them is the poison
+        town.service("email").hold()
+        await in_hand(town, 1)
+        await town.crash()
+    async with running(tmp_path) as town:
+        town.service("email")
+        await town.turn(60)
+        ends = [(await town.task(task_id))["status"] for task_id in sent]
+        assert sorted(ends) == ["completed", "completed", "failed"]
 
 
 async def test_clean_up_under_load_takes_nobody_with_it(tmp_path: Path):
