@@ -94,28 +94,36 @@ class Batch:
     async def close(self) -> list[Event]:
         """Write the tail; the events as they now stand in the log."""
         tx = self.tx
-        events: list[Event] = []
-        if self._events:
-            last = (await tx.all(sql.TAKE_SEQ, len(self._events)))[0][0]
-            rows: list[Row] = []
-            for seq, (at_ms, kind, task, rest) in enumerate(self._events, last - len(self._events) + 1):
-                body = b'{"seq":%d,%b' % (seq, rest)
-                if task is None:
-                    row: Row = (seq, at_ms, kind, "", "", "", 0, body)
-                else:
-                    row = (seq, at_ms, kind, task.id, task.type, task.status.value, int(task.priority), body)
-                rows.append(row)
-                events.append(Event(*row))
-            await tx.many(sql.ADD_EVENT, rows)
         if self._hooks:
             await tx.many(sql.ADD_HOOK, self._hooks)
+        parts = [
+            (at_ms, kind, task.id, task.type, task.status.value, int(task.priority), rest)
+            if task
+            else (at_ms, kind, "", "", "", 0, rest)
+            for at_ms, kind, task, rest in self._events
+        ]
+        if tx.tail:
+            if not (parts or self._tally or self._minutes):
+                return []
+            last = await tx.tail(parts, self._tally, self._totals, self._minutes)
+            return [Event(*row) for row in self._numbered(parts, last)]
+        rows: list[Row] = []
+        if parts:
+            rows = self._numbered(parts, (await tx.all(sql.TAKE_SEQ, len(parts)))[0][0])
+            await tx.many(sql.ADD_EVENT, rows)
         if self._tally:
             await tx.many(sql.ADD_TALLY, [(*key, n) for key, n in sorted(self._tally.items()) if n])
         if self._totals:
             await tx.many(sql.ADD_TOTAL, sorted(self._totals.items()))
         if self._minutes:
             await tx.many(sql.ADD_MINUTE, [(*key, n) for key, n in sorted(self._minutes.items())])
-        return events
+        return [Event(*row) for row in rows]
+
+    def _numbered(self, parts: list[Row], last: int) -> list[Row]:
+        """The events as rows of `sql.EVENT`; `last` is the last one's number."""
+        return [
+            (seq, *part[:6], b'{"seq":%d,%b' % (seq, part[6])) for seq, part in enumerate(parts, last - len(parts) + 1)
+        ]
 
 
 async def apply(tx: Tx, ops: list[Op]) -> tuple[list[Any], list[Event]]:

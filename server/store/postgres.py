@@ -1,8 +1,8 @@
 """PostgreSQL as the store's engine: any number of nodes over one database.
 
 Operations commit in batches over one connection, their statements pipelined; `seq` grows in commit order because its
-counter's row is locked from the tail of each transaction to its commit. `NOTIFY` is a coalesced hint without payload,
-a poll stands under it; what is told to the node is always read from the log, in order, others' events too.
+counter's row is locked from the tail of each transaction to its commit. `NOTIFY` is a coalesced hint that says only
+whose it is, a poll stands under it; what is told to the node is always read from the log, in order, others' events too.
 
 Through PgBouncer in transaction mode: 1.21 or later with `max_prepared_statements`, or any with
 `?statement_cache_size=0` in the URL. The hint then never comes and the poll serves alone.
@@ -13,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from uuid import uuid4
 
 import asyncpg
 
@@ -33,6 +34,7 @@ from server.store.engine import (
     StoreUnavailable,
     Tx,
 )
+from server.store.postgres_sets import LOOK, SETS, TAIL, columns, table_of, tail_arguments, together
 from server.store.rows import event_of
 
 T = TypeVar("T")
@@ -53,10 +55,11 @@ PAGE = 1_000
 FROZEN_MS = 3_000  # below TIMEOUT_S, so that who waits for its locks need not give up
 CHANNEL = "tocsin"
 BEGIN = f"""BEGIN; SET LOCAL synchronous_commit = on;
-SET LOCAL idle_in_transaction_session_timeout = {FROZEN_MS}"""
+SET LOCAL idle_in_transaction_session_timeout = {FROZEN_MS};
+SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"""
 """Whatever the server's or a pooler's connection is set to: what is acknowledged is on disk; and a node that freezes or
-is cut off in the middle of a transaction does not hold its locks, on which all others would wait."""
-COMMIT_AND_TELL = f"SELECT pg_notify('{CHANNEL}', ''); COMMIT"
+is cut off in the middle of a transaction does not hold its locks, on which all others would wait. Every statement that
+writes is served by an index; a plan that is kept must not be one made while its table was still small."""
 MIGRATION_LOCK = 0x546F6373
 NO = (
     OSError,
@@ -92,6 +95,11 @@ def _own_options(url: str) -> tuple[str, dict[str, int]]:
     return urlunsplit(parts._replace(query=urlencode([pair for pair in query if pair[0] not in own], safe="/"))), own
 
 
+async def _as_it_is(connection: Any) -> None:
+    """A reader's connection only ever has read-only transactions: there is nothing to reset between two of them."""
+
+
+@cache
 def _dialect(statement: str) -> str:
     for word, meaning in WORDS.items():
         statement = statement.replace(word, meaning)
@@ -99,30 +107,81 @@ def _dialect(statement: str) -> str:
 
 
 class _Tx:
-    """An open transaction on one connection."""
+    """An open transaction on one connection.
+
+    Writes that give nothing back wait until something else is asked, and then go together: on a busy node it is the
+    round trips that take the time.
+    """
 
     shared = True
 
     def __init__(self, connection: Any):
         self._connection = connection
+        self._looked: Row | None = None
+        self._held_back: dict[str, tuple[str, Sequence[Any]]] = {}  # by table
 
     async def many(self, statement: str, rows: Sequence[Sequence[Any]]) -> list[Row]:
         if not rows:
             return []
+        if at_once := SETS.get(statement):
+            return await self._write(at_once, *columns(rows, 0))
+        await self.flush()
         if "RETURNING" not in statement and not statement.lstrip().startswith("SELECT"):
             await self._connection.executemany(_dialect(statement), rows)
             return []
         return [tuple(row) for row in await self._connection.fetchmany(_dialect(statement), rows)]
 
     async def among(self, statement: str, keys: Sequence[str], *args: Any) -> list[Row]:
-        return await self.all(statement, list(keys), *args)
+        return await self._write(_dialect(statement), list(keys), *args)
 
     async def all(self, statement: str, *args: Any) -> list[Row]:
-        return [tuple(row) for row in await self._connection.fetch(_dialect(statement), *args)]
+        if statement is sql.SET_META:
+            self._looked = None
+        elif statement is sql.OPEN_TASKS:
+            return [(await self._look())[:1]]
+        elif statement is sql.GET_META and args == ("paused",):
+            return [(await self._look())[1:2]]
+        elif statement is sql.TYPES:
+            return [(name,) for name in (await self._look())[2]]
+        return await self._fetch(_dialect(statement), *args)
 
     async def now_ms(self, own_ms: int) -> int:
-        row = await self._connection.fetchval("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
-        return int(row)
+        return int((await self._look())[3])
+
+    async def tail(
+        self,
+        events: Sequence[Row],
+        tally: Mapping[tuple[str, int, str], int],
+        totals: Mapping[str, int],
+        minutes: Mapping[tuple[int, str], int],
+    ) -> int:
+        return int((await self._fetch(TAIL, *tail_arguments(events, tally, totals, minutes)))[0][0])
+
+    async def _write(self, statement: str, *args: Any) -> list[Row]:
+        if "RETURNING" in statement or statement.startswith("SELECT"):
+            return await self._fetch(statement, *args)
+        table = table_of(statement)
+        if table in self._held_back:
+            await self.flush()
+        self._held_back[table] = (statement, args)
+        return []
+
+    async def _fetch(self, statement: str, *args: Any) -> list[Row]:
+        await self.flush()
+        return [tuple(row) for row in await self._connection.fetch(statement, *args)]
+
+    async def flush(self) -> None:
+        """Run what was held back."""
+        if held := self._held_back:
+            self._held_back = {}
+            statements = tuple(statement for statement, _ in held.values())
+            await self._connection.fetch(together(statements), *(arg for _, args in held.values() for arg in args))
+
+    async def _look(self) -> Row:
+        """What LOOK says, asked once per transaction: an instant old at the most, as any look before a commit is."""
+        if self._looked is None:
+            self._looked = (await self._fetch(LOOK))[0]
+        return self._looked
 
 
 class PostgresEngine:
@@ -135,6 +194,8 @@ class PostgresEngine:
             self._url, self._options = _own_options(url)
         except ValueError:
             raise StoreRefused("store.url: expected a number for statement_cache_size") from None
+        self._own = uuid4().hex  # whose hint it is: what this node wrote it need not read
+        self._commit_and_tell = f"SELECT pg_notify('{CHANNEL}', '{self._own}'); COMMIT"
         self._waiting: deque[Op] = deque()
         self._wake = asyncio.Event()
         self._hint = asyncio.Event()
@@ -156,8 +217,9 @@ class PostgresEngine:
                 await migrating.close(timeout=TIMEOUT_S)
             self._writer = await self._connect()
             self._pool = await asyncpg.create_pool(
-                self._url, min_size=1, max_size=READERS, command_timeout=TIMEOUT_S, timeout=TIMEOUT_S, **self._options
-            )
+                self._url, min_size=1, max_size=READERS, command_timeout=TIMEOUT_S, timeout=TIMEOUT_S,
+                reset=_as_it_is, **self._options,
+            )  # fmt: skip
             self._told = int(await self._writer.fetchval(sql.LAST_SEQ))
         except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
             raise StoreRefused(f"store.url: PostgreSQL says no: {error}") from None
@@ -237,8 +299,10 @@ class PostgresEngine:
             if self._writer.is_closed():
                 self._writer = await self._connect()
             await self._writer.execute(BEGIN)
-            results, events = await self._apply(_Tx(self._writer), ops)
-            await self._writer.execute(COMMIT_AND_TELL if events else "COMMIT")
+            tx = _Tx(self._writer)
+            results, events = await self._apply(tx, ops)
+            await tx.flush()
+            await self._writer.execute(self._commit_and_tell if events else "COMMIT")
         except NO as error:
             log.error("storage says no: %s", error or type(error).__name__)
             self._writer.terminate()
@@ -311,13 +375,17 @@ class PostgresEngine:
             if len(rows) < PAGE:
                 return
 
+    def _hinted(self, connection: Any, pid: int, channel: str, whose: str) -> None:
+        if whose != self._own:
+            self._hint.set()
+
     async def _listen_loop(self) -> None:
         """Keep one connection that hears the hint; without it the poll serves."""
         while True:
             connection = None
             try:
                 connection = await asyncpg.connect(self._url, timeout=TIMEOUT_S, **self._options)
-                await connection.add_listener(CHANNEL, lambda *_: self._hint.set())
+                await connection.add_listener(CHANNEL, self._hinted)
                 self._hint.set()
                 while not connection.is_closed():
                     await asyncio.sleep(10)

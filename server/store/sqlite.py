@@ -89,6 +89,7 @@ class _Tx:
     """A transaction in the thread that owns the connection; its coroutines never suspend."""
 
     shared = False
+    tail = None
 
     def __init__(self, connection: apsw.Connection):
         self._connection = connection
