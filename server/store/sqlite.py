@@ -24,6 +24,7 @@ import apsw
 import msgspec
 
 from server.store import schema
+from server.store.checkpoint import Checkpointer
 from server.store.engine import (
     MAX_BATCH,
     MAX_WAITING,
@@ -137,6 +138,7 @@ class SqliteEngine:
         self._reader_connections: list[apsw.Connection] = []
         self._writer: threading.Thread | None = None
         self._connection: apsw.Connection | None = None  # the writer's
+        self._checkpointer = Checkpointer(self._connect_beside)
 
     async def open(self, apply: Apply, committed: Committed, failed: Callable[[list[Op], BaseException], None]) -> None:
         refuse_racy(tuple(int(part) for part in apsw.sqlite_lib_version().split(".")))
@@ -144,6 +146,7 @@ class SqliteEngine:
         self._apply, self._committed, self._failed = apply, committed, failed
         connection = self._connection = await self._loop.run_in_executor(self._readers, self._open_writer)
         self._writer = threading.Thread(target=self._write, args=(connection,), name="tocsin-write")
+        self._checkpointer.attach(connection)
         self._writer.start()
 
     def submit(self, op: Op) -> None:
@@ -162,6 +165,7 @@ class SqliteEngine:
         self._wake.set()
         if self._writer:
             await asyncio.to_thread(self._writer.join)
+        await asyncio.to_thread(self._checkpointer.close)
         self._readers.shutdown(wait=True)
         for connection in self._reader_connections:
             connection.close()
@@ -242,6 +246,11 @@ class SqliteEngine:
         connection.execute("PRAGMA temp_store = MEMORY")
         return connection
 
+    def _connect_beside(self) -> apsw.Connection:
+        connection = self._connect(apsw.SQLITE_OPEN_READWRITE)
+        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        return connection
+
     def _read(self, work: Callable[[Tx], Coroutine[Any, Any, T]]) -> T:
         try:
             connection = getattr(self._reader, "connection", None)
@@ -270,6 +279,7 @@ class SqliteEngine:
                         ops.append(op)
                 if ops:
                     self._commit(connection, ops)
+                    self._checkpointer.finish(connection)
             if self._closing:
                 return
 
