@@ -12,12 +12,12 @@ import logging
 import os
 import re
 import threading
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import apsw
@@ -129,8 +129,7 @@ class SqliteEngine:
         self._serve = serve
         self._synchronous = synchronous
         self._vfs = vfs
-        self._waiting: deque[Op] = deque()
-        self._wake = threading.Event()
+        self._waiting: SimpleQueue[Op | None] = SimpleQueue()  # None: it is closing
         self._closing = False
         self._lock_file: int | None = None
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="tocsin-read")
@@ -152,17 +151,16 @@ class SqliteEngine:
     def submit(self, op: Op) -> None:
         if self._closing:
             raise StoreUnavailable("the store is closed")
-        if len(self._waiting) >= MAX_WAITING:
+        if self._waiting.qsize() >= MAX_WAITING:
             raise StoreUnavailable("too many changes wait for storage")
-        self._waiting.append(op)
-        self._wake.set()
+        self._waiting.put(op)
 
     async def read(self, work: Callable[[Tx], Coroutine[Any, Any, T]]) -> T:
         return await self._loop.run_in_executor(self._readers, self._read, work)
 
     async def close(self) -> None:
         self._closing = True
-        self._wake.set()
+        self._waiting.put(None)
         if self._writer:
             await asyncio.to_thread(self._writer.join)
         await asyncio.to_thread(self._checkpointer.close)
@@ -268,20 +266,21 @@ class SqliteEngine:
 
     def _write(self, connection: apsw.Connection) -> None:
         """The writer thread: commit whatever waits, report it to the event loop, again."""
-        while True:
-            self._wake.wait()
-            self._wake.clear()
-            while self._waiting:
-                ops: list[Op] = []
-                while self._waiting and len(ops) < MAX_BATCH:
-                    op = self._waiting.popleft()
-                    if not op.done.done():  # given up by its caller while it waited
-                        ops.append(op)
-                if ops:
-                    self._commit(connection, ops)
-                    self._checkpointer.finish(connection)
-            if self._closing:
-                return
+        waiting = self._waiting
+        closing = False
+        while not closing:
+            op = waiting.get()
+            ops: list[Op] = []
+            while True:
+                closing = closing or op is None
+                if op is not None and not op.done.done():  # given up by its caller while it waited
+                    ops.append(op)
+                if len(ops) == MAX_BATCH or waiting.empty():
+                    break
+                op = waiting.get()
+            if ops:
+                self._commit(connection, ops)
+                self._checkpointer.finish(connection)
 
     def _commit(self, connection: apsw.Connection, ops: list[Op]) -> None:
         try:
