@@ -98,6 +98,18 @@ def conflate(events: Iterable[Event]) -> list[Event]:
     return list(newest.values())
 
 
+def within(events: list[Event], most: int) -> list[Event]:
+    """The first of `events` that have at most `most` bytes; one at least."""
+    if len(events) < 2:
+        return events
+    size = 0
+    for n, event in enumerate(events):
+        size += len(event.body)
+        if size > most and n:
+            return events[:n]
+    return events
+
+
 class Log:
     """The newest events, and the way to the older ones."""
 
@@ -212,7 +224,7 @@ class Log:
 
         Raises StoreUnavailable.
         """
-        events = self.recent(after, PAGE)
+        events = self.recent(after, PAGE - after % PAGE)  # to the page's end, as from the store
         if events is not None:
             return events
         if after + 1 < self.oldest:
@@ -305,12 +317,13 @@ class Cursor:
     database): the reader is told by a gap over everything, and goes on from the head.
     """
 
-    __slots__ = ("begun", "filter", "foreign", "latest", "log", "position")
+    __slots__ = ("_all", "begun", "filter", "foreign", "latest", "log", "position")
 
     def __init__(self, log: Log, since: int | None = None, only: Filter = ALL, *, latest: bool = False) -> None:
         self.log = log
         self.filter = only
         self.latest = latest
+        self._all = only.empty and not latest
         self.begun = log.head
         self.foreign = since is not None and since > log.head
         if since is None:
@@ -347,11 +360,13 @@ class Cursor:
                     self.position = step.last
                     return step
                 break
+            if isinstance(step, list) and self._all:  # pages are frames: readers that began elsewhere meet here
+                return self._batch(begin, within(step[:most], most_bytes))
             events, last = (step.events, step.last) if isinstance(step, Batch) else (step, step[-1].seq)
             for event in events:
                 if self.filter.passes(event):
                     if found and (len(found) >= most or size + len(event.body) > most_bytes):
-                        return self._batch(begin, position, found)
+                        return self._batch(begin, list(found.values()), position)
                     size += len(event.body)
                     key = (event.task_id or event.seq) if self.latest else event.seq
                     if self.latest and (older := found.pop(key, None)):
@@ -359,12 +374,10 @@ class Cursor:
                     found[key] = event
                 position = event.seq
             position = last
-            if self.filter.empty and not self.latest and found:
-                break  # pages are frames: readers that began elsewhere meet here
         if position == begin:
             return None
-        return self._batch(begin, position, found)
+        return self._batch(begin, list(found.values()), position)
 
-    def _batch(self, begin: int, position: int, found: dict[str | int, Event]) -> Batch:
-        self.position = position
-        return Batch(begin + 1, position, list(found.values()))
+    def _batch(self, begin: int, events: list[Event], last: int = 0) -> Batch:
+        self.position = last or events[-1].seq
+        return Batch(begin + 1, self.position, events)

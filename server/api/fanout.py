@@ -31,6 +31,7 @@ from server.api.frames import (
 from server.api.live import FRAME_BYTES, FRAME_EVENTS, LATEST_BYTES, LATEST_EVENTS, TURN_WRITES, Live
 from server.api.stats_feed import StatsFeed
 from server.api.subscriber import LIMIT, Subscriber
+from server.api.turns import Turns
 from server.clock import Clock
 from server.http.problems import Draining, StreamsFull, TooManyStreams
 from server.log import Batch, Cursor, Gap, Log
@@ -60,6 +61,7 @@ class Hub:
         self.settings = settings
         self.beat_s = max(1.0, min(HEARTBEAT_S, settings.stall_s / 2))
         self.closing = False
+        self.turns = Turns()
         self.subscribers: set[Subscriber] = set()
         self._node, self._version = node, version
         self._per_key: Counter[str] = Counter()
@@ -220,6 +222,7 @@ class Hub:
         while sub.is_open():
             try:
                 await sub.drain()
+                await self.turns.take()
                 frame = await self._next(sub, cursor)
             except StoreUnavailable as error:
                 log.warning("a subscriber waits for storage: %s", error)
@@ -234,7 +237,6 @@ class Hub:
                 self.live.join(sub)
                 return
             if not frame:  # nothing of this part of the log is for it
-                await asyncio.sleep(0)
                 continue
             sub.write(frame)
             sub.told = cursor.position

@@ -18,7 +18,7 @@ from typing import Any
 from server.api.frames import Plan, Wire, events_on_wire
 from server.api.subscriber import LIMIT, Group, Subscriber
 from server.clock import Clock
-from server.log import Log, conflate
+from server.log import Log, conflate, within
 from server.model import Event
 
 log = logging.getLogger("tocsin.stream")
@@ -310,15 +310,3 @@ def _frame(wire: Wire, told: int, last: int, events: list[Event]) -> bytes:
         if not events:
             return b""
     return events_on_wire(wire, told + 1, last, events)
-
-
-def within(events: list[Event], most: int) -> list[Event]:
-    """The first of `events` that have at most `most` bytes; one at least."""
-    if len(events) < 2:
-        return events
-    size = 0
-    for n, event in enumerate(events):
-        size += len(event.body)
-        if size > most and n:
-            return events[:n]
-    return events

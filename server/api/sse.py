@@ -23,6 +23,7 @@ async def serve(request: web.Request, hub: Hub, query: StreamQuery) -> web.Strea
     since = last_event_id(request, query)
     key, session = request[KEY], request.get(SESSION)
     with hub.admitted(key.id):
+        await hub.turns.take()
         answer = web.StreamResponse(
             headers={
                 "Content-Type": "text/event-stream; charset=utf-8",

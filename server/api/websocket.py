@@ -39,6 +39,7 @@ async def serve(request: web.Request, hub: Hub, query: StreamQuery) -> web.WebSo
     """One WebSocket subscriber, from its handshake to its end."""
     key, session = request[KEY], request.get(SESSION)
     with hub.admitted(key.id):
+        await hub.turns.take()
         answer = web.WebSocketResponse(
             compress=False, max_msg_size=COMMAND_BYTES + 1, autoping=False, autoclose=False, timeout=2, writer_limit=0
         )

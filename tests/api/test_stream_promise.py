@@ -128,7 +128,7 @@ async def test_200_followers_join_leave_and_resume_while_20_000_events_pass(tmp_
         crowd = await many(kit, 3, followers=200, commits=500, most=140)
         assert kit.log.head > 18_000
         assert len(crowd) == 200
-        assert sum(each.joins for each in crowd) > 400
+        assert sum(each.joins for each in crowd) > 300  # a hundred came back, at least
 
 
 async def test_where_retention_passes_them_followers_are_told_and_then_see_all(tmp_path: Path):

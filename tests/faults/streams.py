@@ -147,12 +147,12 @@ class Half(Struct):
 
 
 async def _stretch(server: Server, crowd: Crowd, half: Half, seconds: float) -> None:
-    """Steady events for `seconds`, then two large tasks."""
+    """Three large tasks, then steady events for `seconds`."""
+    for _ in range(3):
+        half.speeds.append(await _deliveries(server))
     await crowd.do("late")
     await paced(_port(server), POST, rate=PER_S / 3, seconds=seconds)
     half.late_ms.append((await crowd.do("late"))["p99"])
-    for _ in range(2):
-        half.speeds.append(await _deliveries(server))
 
 
 async def crowded(
