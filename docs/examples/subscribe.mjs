@@ -1,10 +1,9 @@
-// Follow Tocsin's events (Node 18 or later, no package); a reconnect goes on where it was.
-// Server-Sent Events over fetch, since a WebSocket of a browser cannot carry the header X-API-Key.
+// Follow Tocsin's events (Node 18 or later); a reconnect goes on where it was: none is missed, none comes twice.
 export async function subscribe(url, key, handle, since) {
   for (;;) {
     try {
-      const headers = { "X-API-Key": key, ...(since === undefined ? {} : { "Last-Event-ID": String(since) }) };
-      const answer = await fetch(`${url}/api/events`, { headers });
+      const place = since === undefined ? {} : { "Last-Event-ID": String(since) };
+      const answer = await fetch(`${url}/api/events`, { headers: { "X-API-Key": key, ...place } });
       if (!answer.ok) throw new Error(`HTTP ${answer.status}: ${await answer.text()}`);
       let text = "";
       for await (const piece of answer.body.pipeThrough(new TextDecoderStream())) {
@@ -16,9 +15,7 @@ export async function subscribe(url, key, handle, since) {
           since = frame.to ?? since ?? frame.seq;
         }
       }
-    } catch (error) {
-      console.error(`cut off: ${error.message}`);
-    }
+    } catch (error) { console.error(`cut off: ${error.message}`); }
     await new Promise((resolve) => setTimeout(resolve, 100 + 1900 * Math.random())); // not all clients at once
   }
 }

@@ -1,5 +1,3 @@
-"""Follow Tocsin's events; a reconnect goes on where it was. TOCSIN_URL and TOCSIN_KEY name server and key."""
-
 import asyncio
 import logging
 import os
@@ -8,7 +6,8 @@ import random
 import aiohttp
 
 
-async def subscribe(url: str, key: str, handle, since: int | None = None) -> None:
+async def subscribe(url, key, handle, since=None):
+    """Follow Tocsin's events; a reconnect goes on where it was: none is missed, none comes twice."""
     async with aiohttp.ClientSession(headers={"X-API-Key": key}) as session:
         while True:
             try:
@@ -18,7 +17,7 @@ async def subscribe(url: str, key: str, handle, since: int | None = None) -> Non
                         frame = message.json()
                         for event in frame.get("events", ()):
                             handle(event)
-                        since = frame.get("to", frame["seq"] if since is None and "seq" in frame else since)
+                        since = frame.get("to", frame.get("seq") if since is None else since)
             except (aiohttp.ClientConnectionError, OSError) as error:
                 logging.warning("cut off: %s", error)
             await asyncio.sleep(random.uniform(0.1, 2))  # not all clients at once

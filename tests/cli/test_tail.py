@@ -189,7 +189,9 @@ async def test_the_javascript_example_resumes(town: Town) -> None:
     assert found == list(range(1, 7))
 
 
-def test_the_examples_are_short() -> None:
-    for name in ("subscribe.py", "subscribe.mjs"):
-        lines = [line for line in (EXAMPLES / name).read_text("utf-8").splitlines() if line.strip()]
-        assert len(lines) < 28  # with its imports and head
+def test_the_examples_are_short_and_stand_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    for name, language in (("subscribe.py", "python"), ("subscribe.mjs", "js")):
+        text = (EXAMPLES / name).read_text("utf-8")
+        assert len([line for line in text.splitlines() if line.strip()]) < 25
+        assert f"```{language}\n{text}```" in readme
