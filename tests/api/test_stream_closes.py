@@ -352,6 +352,10 @@ async def test_a_full_socket_that_nobody_empties_is_cut_off(kit: Desk, raw_clien
     while not (sub.serving and sub.buffered()):
         kit.commit(10, titre="x" * 20_000)
         await settle(5)
+    taken = -1
+    while taken != (taken := sub._taken(0)):  # until its kernel, too, has room for no more
+        kit.commit(10, titre="x" * 20_000)
+        await settle(50)
     answer = await kit.client.get("/api/events", headers=VIEWER)
     assert answer.status == 200
     await kit.turn(34)
