@@ -29,7 +29,7 @@ check: dev ## style, types, layers, and the texts of both languages
 bench: dev peers ## measure (ONLY=name: one part alone)
 	@$(PY) -m tests.bench $(ONLY) $(ARGS)
 
-campaign: dev ## kill, cut and fill the disk, many times over
+campaign: dev ## break servers and clusters in every way, many times over (ARGS="--quick", ARGS=--help)
 	@$(PY) -m tests.faults.campaign $(ARGS)
 
 pins: dev ## write the requirements*.txt anew from the *.in

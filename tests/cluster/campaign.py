@@ -1,4 +1,5 @@
 """The long form: `python -m tests.cluster.campaign`. Prints a table as Markdown, and every fault with its seed.
+`make campaign` (`tests.faults.campaign`) runs it too.
 
 `--seed N` makes it another one, `--only WORD` runs those whose name holds it, `--quick` is the short form of the tests.
 """
@@ -18,6 +19,7 @@ from typing import Any
 from tests.cluster import runs
 from tests.cluster.kit import Postgres
 from tests.cluster.runs import Report
+from tests.faults.runs import table
 
 WAYS = ("fast", "immediate", "cut")
 
@@ -45,7 +47,8 @@ QUICK: dict[str, Run] = {
 async def campaign(chosen: dict[str, Run], seed: int, postgres: Postgres) -> list[Report]:
     """Every run, one after the other; one that breaks off is a fault like any other."""
     reports: list[Report] = []
-    for name, run in chosen.items():
+    for number, (name, run) in enumerate(chosen.items(), 1):
+        print(f"[{number}/{len(chosen)}] ", end="", flush=True)
         begun = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="tocsin-campaign-") as folder:
             try:
@@ -57,14 +60,6 @@ async def campaign(chosen: dict[str, Run], seed: int, postgres: Postgres) -> lis
             print(f"  fault: {fault}")
         reports.append(report)
     return reports
-
-
-def table(reports: list[Report]) -> str:
-    """The reports as a Markdown table."""
-    rows = [runs.shown(report) for report in reports]
-    names = list(rows[0])
-    lines = [names, ["---"] * len(names), *([str(row[name]) for name in names] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main() -> int:
@@ -83,7 +78,7 @@ def main() -> int:
         reports = asyncio.run(campaign(chosen, args.seed, postgres))
     finally:
         postgres.close()
-    print(table(reports))
+    print(table([runs.shown(report) for report in reports]))
     return int(any(report.faults for report in reports))
 
 

@@ -27,6 +27,8 @@ class Report(Struct):
     seed: int
     nodes: int = 0
     troubles: int = 0
+    killed: int = 0  # of the troubles
+    stopped: int = 0
     account: Account = field(default_factory=Account)
     by_node: list[int] = []  # messages delivered
     takeover_s: float = 0.0  # the slowest
@@ -116,6 +118,7 @@ async def rolling(folder: Path, postgres: Postgres, *, seed: int, rounds: int, n
                 await c.gateway.more(60)
                 code = await node.stop()
                 s.report.troubles += 1
+                s.report.stopped += 1
                 if code != 0:
                     s.report.faults.append(f"exit code {code} after SIGTERM: {node.last_words()}")
                 await c.gateway.more(20)
@@ -135,6 +138,7 @@ async def kills(folder: Path, postgres: Postgres, *, seed: int, rounds: int, nod
                 await c.gateway.more(c.random.randint(5, 80))
                 await node.kill()
                 s.report.troubles += 1
+                s.report.killed += 1
                 s.blamed.add(node.lives[-1])
                 s.report.takeover_s = max(s.report.takeover_s, await c.until_let_go(node.name))
                 await c.start(node)

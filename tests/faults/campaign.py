@@ -1,8 +1,8 @@
-"""The long form: `python -m tests.faults.campaign [NAME…] [--seed N] [--minutes M] [--report FILE]`.
+"""The long form: `python -m tests.faults.campaign [PART…] [--quick] [--seed N] [--minutes M] [--report FILE]`.
 
-Runs every fault of this folder at length, then the negative controls, and prints a table: runs, losses, repeats,
-worst times, seeds. With `--report` the same goes to a Markdown file. Exit code 1 if anything did not hold. A seed
-repeats what a run draws; how the machine schedules threads and sockets it cannot repeat.
+Runs every fault of this folder at length, then the cluster's (`tests.cluster`), then the negative controls, and prints
+a table: runs, losses, repeats, worst times, seeds. With `--report` the same goes to a Markdown file. Exit code 1 if
+anything did not hold. A seed repeats what a run draws; how the machine schedules threads and sockets it cannot repeat.
 """
 
 from __future__ import annotations
@@ -18,16 +18,21 @@ import tempfile
 import time
 import traceback
 from collections.abc import Awaitable, Callable
+from functools import cache
 from pathlib import Path
 
 import apsw
 
+from tests.cluster import runs as cluster
+from tests.cluster.campaign import LONG, QUICK
+from tests.cluster.kit import Postgres
 from tests.faults import runs, streams, trouble
 from tests.faults.controls import CONTROLS
 from tests.faults.power import cut
-from tests.faults.runs import Report, shown
+from tests.faults.runs import Report, table
 
-Run = Callable[[Path, int], Awaitable[Report]]
+AnyReport = Report | cluster.Report
+Run = Callable[[Path, int], Awaitable[AnyReport]]
 PLAN: dict[str, list[Run]] = {
     "kill": [lambda folder, seed: runs.kills(folder, seed=seed, rounds=10)] * 5,
     "steps": [
@@ -59,7 +64,31 @@ PLAN: dict[str, list[Run]] = {
     "streams": [
         lambda folder, seed: streams.crowded(folder, seed=seed, rounds=2, seconds=100, stall_s=60, strict=True),
     ],
+    "cluster": [],  # has its own list, see `plan`
 }
+
+
+def plan(name: str, *, quick: bool) -> list[Run]:
+    """The runs of one part; `quick`: each kind once, and the cluster's as short as in `make test`."""
+    if name == "cluster":
+        return [on_cluster(run) for run in (QUICK if quick else LONG).values()]
+    return list(dict.fromkeys(PLAN[name])) if quick else PLAN[name]
+
+
+@cache
+def postgres() -> Postgres:
+    """The PostgreSQL of all runs over a cluster; begun by the first of them."""
+    return Postgres()
+
+
+def on_cluster(run: Callable[[Path, Postgres, int], Awaitable[cluster.Report]]) -> Run:
+    """A run over several nodes as one of this campaign."""
+
+    async def whole(folder: Path, seed: int) -> cluster.Report:
+        folder.mkdir(parents=True)
+        return await run(folder, postgres(), seed)
+
+    return whole
 
 
 async def power(folder: Path, seed: int) -> Report:
@@ -73,7 +102,7 @@ async def power(folder: Path, seed: int) -> Report:
     return report
 
 
-async def guarded(run: Run, name: str, folder: Path, seed: int, within_s: float) -> Report:
+async def guarded(run: Run, name: str, folder: Path, seed: int, within_s: float) -> AnyReport:
     """A run's report; one that falls over is a fault, not the end of the campaign."""
     try:
         async with asyncio.timeout(within_s):
@@ -85,37 +114,55 @@ async def guarded(run: Run, name: str, folder: Path, seed: int, within_s: float)
         return report
 
 
-def table(rows: list[dict[str, object]]) -> str:
-    """Rows as Markdown."""
-    names = list(rows[0])
-    lines = [names, ["---"] * len(names), *([str(row[name]) for name in names] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def row(report: AnyReport) -> dict[str, object]:
+    """A report as a row of the one table."""
+    kept = report.account
+    here: dict[str, object] = {
+        "run": report.name, "seed": report.seed, "nodes": 1, "kills": report.killed, "stops": report.stopped,
+        "acknowledged": kept.acknowledged, "messages": kept.delivered, "lost": len(kept.lost) + len(kept.unreached),
+        "repeats": kept.repeated, "most per kill and task": kept.worst, "events": report.events,
+    }  # fmt: skip
+    if isinstance(report, cluster.Report):
+        here |= {
+            "run": f"cluster: {report.name}", "nodes": report.nodes, "slowest start s": "", "slowest answer s": "",
+            "slowest 503 s": round(report.refusal_s, 2), "slowest takeover s": round(report.takeover_s, 2),
+        }  # fmt: skip
+    else:
+        here |= {
+            "slowest start s": round(report.start_s, 2), "slowest answer s": round(report.post_s, 2),
+            "slowest 503 s": "", "slowest takeover s": "",
+        }  # fmt: skip
+    return here | {"took s": round(report.took_s, 1), "faults": len(report.faults)}
 
 
 async def campaign(
-    names: list[str], seed: int, minutes: float, folder: Path
-) -> tuple[list[Report], dict[str, list[str]]]:
+    names: list[str], seed: int, minutes: float, folder: Path, *, quick: bool
+) -> tuple[list[AnyReport], dict[str, list[str]]]:
     """Every run of `names`, as far as the time allows, and the controls."""
-    until = time.monotonic() + minutes * 60
-    reports: list[Report] = []
-    for name in names:
-        for run in PLAN.get(name, []):
-            seed += 1
-            left_s = until - time.monotonic()
-            if left_s < 5:
-                reports.append(Report(f"{name}: no time left", seed, faults=["not run"]))
-                continue
-            place = folder / str(seed)
-            report = await guarded(run, name, place, seed, left_s)
-            reports.append(report)
-            print(shown(report), *report.faults[:10], sep="\n  ", flush=True)
-            if report.faults:
-                print(f"  kept: {place}")
-            else:
-                shutil.rmtree(place)
+    begun = time.monotonic()
+    until = begun + minutes * 60
+    reports: list[AnyReport] = []
+    todo = [(name, run) for name in names if name != "controls" for run in plan(name, quick=quick)]
+    for number, (name, run) in enumerate(todo, 1):
+        seed += 1
+        left_s = until - time.monotonic()
+        if left_s < 5:
+            reports.append(Report(f"{name}: no time left", seed, faults=["not run"]))
+            continue
+        print(f"[{number}/{len(todo)}, {(time.monotonic() - begun) / 60:.1f} min] ", end="", flush=True)
+        place = folder / str(seed)
+        report = await guarded(run, name, place, seed, left_s)
+        reports.append(report)
+        figures = ", ".join(f"{name} {value}" for name, value in list(row(report).items())[2:] if value not in ("", 0))
+        print(f"  {figures}", *report.faults[:10], sep="\n  ", flush=True)
+        if report.faults:
+            print(f"  kept: {place}")
+        else:
+            shutil.rmtree(place)
     found: dict[str, list[str]] = {}
     for control, check in CONTROLS.items() if "controls" in names else ():
         seed += 1
+        print("[control] ", end="", flush=True)
         place = folder / f"{seed}-control"
         place.mkdir()
         try:
@@ -129,7 +176,7 @@ async def campaign(
     return reports, found
 
 
-def written(reports: list[Report], found: dict[str, list[str]], seed: int, took_s: float) -> str:
+def written(reports: list[AnyReport], found: dict[str, list[str]], seed: int, took_s: float) -> str:
     """The report."""
     kept = [report.account for report in reports]
     words = [
@@ -142,7 +189,7 @@ def written(reports: list[Report], found: dict[str, list[str]], seed: int, took_
     ]
     parts = ["\n".join(words)]
     if reports:
-        parts.append(table([shown(report) for report in reports]))
+        parts.append(table([row(report) for report in reports]))
     if found:
         caught = [
             {
@@ -164,14 +211,23 @@ def written(reports: list[Report], found: dict[str, list[str]], seed: int, took_
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="tests.faults.campaign", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("names", nargs="*", help=f"which parts: {', '.join([*PLAN, 'controls'])}; all by default")
+    known = [*PLAN, "controls"]
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"which: {', '.join(known)}; all by default")
+    parser.add_argument("--quick", action="store_true", help="each kind of run once, a quarter of an hour in all")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 1_000_000)
-    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--minutes", type=float, default=60, help="begin nothing after so many (default: 60)")
     parser.add_argument("--report", type=Path, help="a Markdown file to write the table to")
     args = parser.parse_args()
+    if unknown := set(args.parts) - set(known):
+        parser.error(f"PART: expected {', '.join(known)}; got {', '.join(sorted(unknown))}")
     folder = Path(tempfile.mkdtemp(prefix="tocsin-campaign-"))
     begun = time.perf_counter()
-    reports, found = asyncio.run(campaign(args.names or [*PLAN, "controls"], args.seed, args.minutes, folder))
+    chosen = args.parts or known
+    try:
+        reports, found = asyncio.run(campaign(chosen, args.seed, args.minutes, folder, quick=args.quick))
+    finally:
+        if postgres.cache_info().currsize:
+            postgres().close()
     text = written(reports, found, args.seed, time.perf_counter() - begun)
     print("\n" + text)
     if args.report:

@@ -177,13 +177,8 @@ async def one_large(
     return s.report
 
 
-def shown(report: Report) -> dict[str, Any]:
-    """A report as a row of the table."""
-    kept = report.account
-    return {
-        "run": report.name, "seed": report.seed, "kills": report.killed, "stops": report.stopped,
-        "acknowledged": kept.acknowledged, "messages": kept.delivered, "lost": len(kept.lost) + len(kept.unreached),
-        "repeats": kept.repeated, "most per kill and task": kept.worst, "events": report.events,
-        "slowest start s": round(report.start_s, 2), "slowest POST s": round(report.post_s, 2),
-        "took s": round(report.took_s, 1), "faults": len(report.faults),
-    }  # fmt: skip
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows as a Markdown table; what a row does not have stays empty."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [names, ["---"] * len(names), *([str(row.get(name, "")) for name in names] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
