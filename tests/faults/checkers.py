@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import asyncpg
 import msgspec
 from msgspec import Struct
 
@@ -70,6 +71,17 @@ def contents(database: Path, vfs: str | None = None) -> Contents:
         return Contents(dict(rows("SELECT id, status FROM task")), events, faults)
     finally:
         connection.close()
+
+
+async def contents_on_postgres(url: str) -> Contents:
+    """The same of a database on PostgreSQL; whether it is whole, `verify` says."""
+    connection = await asyncpg.connect(url)
+    try:
+        tasks = await connection.fetch("SELECT id, status FROM task")
+        events = await connection.fetch("SELECT seq, body FROM event ORDER BY seq")
+    finally:
+        await connection.close()
+    return Contents(dict(map(tuple, tasks)), [(seq, bytes(body)) for seq, body in events], [])
 
 
 def check_log(found: Contents) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,11 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from msgspec import Struct
 
 from notifiers import Message, Outcome, Refused, RetryLater, Sent
-from tests.faults.checkers import check_log, contents, verified
+from server.store import open_store
+from server.store.verify import verify
+from tests.faults.checkers import check_log, contents, contents_on_postgres, verified
 from tests.kit import Town, running
+from tests.pg import fresh_database
 
 MAX_ATTEMPTS = 5  # queue.max_attempts as shipped
 LONG_S = 400  # longer than the longest back-off
@@ -99,8 +102,9 @@ class Contract(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.runner = asyncio.Runner()
+        self.url = self.run(self.database())
         self.stack = AsyncExitStack()
-        self.town: Town = self.run(self.stack.enter_async_context(running(Path(self.folder.name), **self.environ)))
+        self.town: Town = self.run(self.stack.enter_async_context(self.started()))
         self.service = self.town.service("email")
         self.service.always(self.answer)
         self.model: dict[str, Task] = {}
@@ -108,6 +112,19 @@ class Contract(RuleBasedStateMachine):
         self.paused = False
         self.totals: Counter[str] = Counter()
         self.gone: set[str] = set()
+
+    async def database(self) -> str:
+        """The store's URL, of a new and empty one."""
+        return "sqlite:tocsin.db"
+
+    def started(self) -> AbstractAsyncContextManager[Town]:
+        return running(Path(self.folder.name), STORE__URL=self.url, **self.environ)
+
+    async def faults(self) -> list[str]:
+        """What is wrong with the store, at rest."""
+        database = Path(self.folder.name) / "tocsin.db"
+        found = contents(database)
+        return found.faults + check_log(found) + await verified(database)
 
     def run(self, work: Any) -> Any:
         async def bounded() -> Any:
@@ -121,9 +138,7 @@ class Contract(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.run(self.stack.aclose())
-        database = Path(self.folder.name) / "tocsin.db"
-        found = contents(database)
-        faults = found.faults + check_log(found) + self.run(verified(database))
+        faults = self.run(self.faults())
         self.runner.close()
         self.folder.cleanup()
         assert faults == []
@@ -280,5 +295,23 @@ class Contract(RuleBasedStateMachine):
         return all([(await self.town.task(task_id))["status"] == "failed" for task_id in late])
 
 
+class ContractOnPostgres(Contract):
+    """The same over PostgreSQL."""
+
+    async def database(self) -> str:
+        return await fresh_database()
+
+    async def faults(self) -> list[str]:
+        found = await contents_on_postgres(self.url)
+        store = open_store(self.url, Path(self.folder.name), serve=False)
+        await store.open()
+        try:
+            return check_log(found) + [f"verify: {finding}" for finding in await verify(store)]
+        finally:
+            await store.close()
+
+
 Contract.TestCase.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
 test_the_api_does_what_the_contract_says = Contract.TestCase
+ContractOnPostgres.TestCase.settings = settings(max_examples=6, stateful_step_count=30, deadline=None)
+test_the_api_does_so_on_postgresql_too = ContractOnPostgres.TestCase
