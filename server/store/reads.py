@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from server.model import Event, NotificationTask, Outcome, Person, Priority, Status
@@ -16,6 +17,19 @@ from server.store.rows import event_of, outcome_of, recipients_of, task_of
 SCAN = 5_000
 """Rows that one page looks at, at the most, where no index answers its filter."""
 MINUTES = 15
+SEARCHED = ("id", "email")
+"""Of a recipient, what a search looks at."""
+RECIPIENTS = {
+    "sqlite": {
+        "{text_of_recipients}": "CAST(recipients AS TEXT)",
+        "{each_recipient}": "json_each(CAST(recipients AS TEXT)) AS person",
+    },
+    "postgres": {
+        "{text_of_recipients}": "lower(convert_from(recipients, 'UTF8'))",
+        "{each_recipient}": "json_array_elements(convert_from(recipients, 'UTF8')::json) AS person(value)",
+    },
+}
+"""How each engine reads a chunk's recipients."""
 
 
 class TaskFilter(Struct, frozen=True):
@@ -57,6 +71,16 @@ def _like(text: str) -> str:
     return f"%{escaped}%"
 
 
+def _any_like(column: str, placeholders: list[str]) -> str:
+    return " OR ".join(f"{column} LIKE {each} ESCAPE '\\'" for each in placeholders)
+
+
+def _spellings(text: str) -> list[str]:
+    """`text` as it may be written: to SQLite the two cases of a letter beyond ASCII are two letters."""
+    others = [] if text.isascii() else [text, text.upper(), text.capitalize(), text.title()]
+    return list(dict.fromkeys([text.lower(), *others]))
+
+
 class _Args:
     """Arguments gathered while a statement is put together; each gives its placeholder."""
 
@@ -79,13 +103,17 @@ def _filter(only: TaskFilter, args: _Args) -> str:
     if only.priority:
         parts.append(f"priority IN ({', '.join(args.add(int(value)) for value in only.priority)})")
     if only.q:
-        like = args.add(_like(only.q.lower()))
-        person = args.add(_like(only.q))
+        said = _spellings(only.q)
+        likes = [args.add(_like(text)) for text in said]
+        encoded = [args.add(_like(msgspec.json.encode(text)[1:-1].decode())) for text in said]
+        prefix = args.add(_like(only.q.lower())[1:])
+        of_person = " OR ".join(_any_like(f"lower(person.value ->> '{name}')", likes) for name in SEARCHED)
         parts.append(
-            f"(id LIKE {args.add(only.q.lower().replace('%', '').replace('_', '') + '%')}"
-            f" OR lower(titre) LIKE {like} ESCAPE '\\' OR lower(message) LIKE {like} ESCAPE '\\'"
+            f"({_any_like('id', [prefix])} OR {_any_like('lower(titre)', likes)}"
+            f" OR {_any_like('lower(message)', likes)}"
             " OR EXISTS (SELECT 1 FROM chunk WHERE task_id = task.id"
-            f" AND {{text_of_recipients}} LIKE {person} ESCAPE '\\' LIMIT 1 OFFSET 0))"
+            f" AND ({_any_like('{text_of_recipients}', encoded)})"  # quick, but "nom" is in each of them as a key
+            f" AND EXISTS (SELECT 1 FROM {{each_recipient}} WHERE {of_person}) LIMIT 1 OFFSET 0))"
         )
     return " AND ".join(parts)
 
@@ -110,6 +138,13 @@ def page_sql(
     return rows, sql.PAGE_END.format(range=scope, scan=SCAN - 1), args.values, end_args
 
 
+def on_engine(statement: str, dialect: str) -> str:
+    """A statement of `page_sql` as one engine takes it."""
+    for name, meaning in RECIPIENTS[dialect].items():
+        statement = statement.replace(name, meaning)
+    return statement
+
+
 async def page(tx: Tx, dialect: str, only: TaskFilter, limit: int, before: str | None = None) -> Page:
     """Up to `limit` tasks that `only` lets through, newest first, older than the id `before`."""
     seq = (await tx.all(sql.LAST_SEQ))[0][0]
@@ -120,8 +155,8 @@ async def page(tx: Tx, dialect: str, only: TaskFilter, limit: int, before: str |
     more = False
     for status in only.status or (None,):
         rows_sql, end_sql, args, end_args = page_sql(only, status, before, limit + 1)
-        text = "CAST(recipients AS TEXT)" if dialect == "sqlite" else "convert_from(recipients, 'UTF8')"
-        rows = await tx.all(rows_sql.replace("{text_of_recipients}", text), *args)
+        rows_sql = on_engine(rows_sql, dialect)
+        rows = await tx.all(rows_sql, *args)
         found += [task_of(row) for row in rows]
         if len(rows) <= limit:
             stopped += [row[0] for row in await tx.all(end_sql, *end_args)]

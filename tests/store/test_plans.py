@@ -117,7 +117,7 @@ def test_a_page_searches_an_index_and_looks_at_a_bounded_number_of_rows(
     database: apsw.Connection, only: TaskFilter, status: Status | None
 ) -> None:
     rows, end, args, end_args = reads.page_sql(only, status, None, 50)
-    rows = rows.replace("{text_of_recipients}", "CAST(recipients AS TEXT)")
+    rows = reads.on_engine(rows, "sqlite")
 
     steps = plan(database, rows, args)
 
