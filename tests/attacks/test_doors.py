@@ -245,3 +245,23 @@ async def test_a_form_and_a_link_lead_nowhere_else(siege: Siege, unharmed: None)
         said = answer.body.decode()
         assert answer.status == 200 and answer.headers.getall("Set-Cookie")[1:] == []
         assert '"next":"/admin/queue"' in said or '"next":"/%09/evil' in said or '"next":"/\u2028/evil' in said
+
+
+async def test_no_path_leads_out_of_the_static_files(siege: Siege, unharmed: None) -> None:
+    page = (await siege.ask("GET", "/admin/login", X_API_Key="")).body.decode()
+    found = re.search(r"/static/\w+/", page)
+    assert found
+    base = found[0]
+    assert (await siege.ask("GET", base + "app.css", X_API_Key="")).status == 200
+    names = (
+        "../../pyproject.toml", "..%2f..%2fpyproject.toml", "%2e%2e/%2e%2e/pyproject.toml", "....//pyproject.toml",
+        "..%5c..%5cpyproject.toml", "..%252f..%252fpyproject.toml", "..%c0%af..%c0%afpyproject.toml", "/etc/passwd",
+        "%2fetc%2fpasswd", "js/../../../pyproject.toml", "app.css/../../../pyproject.toml", "app.css%00.js", "js", ".",
+        "app.css%2f..%2f..%2ftemplates%2fbase.html", "../templates/base.html", "file:///etc/passwd", "C:%5cwindows",
+        "js/", "%2e", "app.css.py", ".htaccess", "app.css;", "app.css%20", "APP.CSS", "x" * 3000,
+    )  # fmt: skip
+    for name in names:
+        answer = await siege.ask("GET", base + name, X_API_Key="")
+        assert answer.status in (404, 405), (name, answer.status)
+        (raw,) = await siege.raw(f"GET {base}{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        assert raw.status in (400, 404, 405) and b"[project]" not in raw.body and b"root:" not in raw.body, name

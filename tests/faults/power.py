@@ -14,7 +14,7 @@ from msgspec import Struct
 
 import server.store
 from server.store.sqlite import SqliteEngine
-from tests.faults.checkers import Contents, check_log, contents
+from tests.faults.checkers import Contents, check_log, contents, verified
 from tests.faults.harness import notice, people
 from tests.faults.vfs import Disk
 from tests.kit import Town, running
@@ -74,7 +74,10 @@ async def cut(folder: Path, *, seed: int, posts: int, cuts: int, synchronous: st
                 found = contents(image / "tocsin.db")
             except apsw.Error as error:  # nothing can be read any more
                 found = Contents({}, [], [str(error)])
-            loss.faults += [f"cut at {point}, {keep} kept: {fault}" for fault in found.faults + check_log(found)]
+            wrong = found.faults + check_log(found)
+            if synchronous == "FULL" and not wrong:
+                wrong = await verified(image / "tocsin.db")
+            loss.faults += [f"cut at {point}, {keep} kept: {fault}" for fault in wrong]
             loss.lost += [
                 f"{task_id} at {point}" for at, task_id in acknowledged if at <= point and task_id not in found.tasks
             ]

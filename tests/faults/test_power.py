@@ -98,3 +98,4 @@ async def test_a_disk_that_cannot_be_read_is_a_503(tmp_path: Path, disk: Disk):
 
         assert statuses <= {200, 503}  # 200: out of the page cache
         assert (await town.task(task_id))["status"] == "completed"
+    assert await verified(tmp_path / "tocsin.db") == []

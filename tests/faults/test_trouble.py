@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from server.store.verify import verify
 from tests.faults import trouble
 from tests.kit import Town, jean, running
 
@@ -56,6 +57,7 @@ async def test_the_neighbours_of_a_task_that_kills_the_server_are_not_given_up_w
         await town.turn(60)
         ends = [(await town.task(task_id))["status"] for task_id in sent]
         assert sorted(ends) == ["completed", "completed", "failed"]
+        assert await verify(town.store) == []
 
 
 async def test_clean_up_under_load_takes_nobody_with_it(tmp_path: Path):
@@ -93,3 +95,4 @@ async def test_no_call_begins_once_a_cancel_has_been_answered(town: Town):
         assert len(service.calls) - begun == called
         task = await town.task(task_id)
         assert task["result"]["utilisateurs_notifies"] == called
+    assert await verify(town.store) == []
