@@ -120,7 +120,7 @@ def row(report: AnyReport) -> dict[str, object]:
     here: dict[str, object] = {
         "run": report.name, "seed": report.seed, "nodes": 1, "kills": report.killed, "stops": report.stopped,
         "acknowledged": kept.acknowledged, "messages": kept.delivered, "lost": len(kept.lost) + len(kept.unreached),
-        "repeats": kept.repeated, "most per kill and task": kept.worst, "events": report.events,
+        "given up": 0, "repeats": kept.repeated, "most per kill and task": kept.worst, "events": report.events,
     }  # fmt: skip
     if isinstance(report, cluster.Report):
         here |= {
@@ -129,6 +129,7 @@ def row(report: AnyReport) -> dict[str, object]:
         }  # fmt: skip
     else:
         here |= {
+            "given up": len(report.given_up),
             "slowest start s": round(report.start_s, 2), "slowest answer s": round(report.post_s, 2),
             "slowest 503 s": "", "slowest takeover s": "",
         }  # fmt: skip

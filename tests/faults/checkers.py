@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,13 @@ class Contents(Struct):
     tasks: dict[str, str]  # status by id
     events: list[tuple[int, bytes]]
     faults: list[str]
+
+    def told(self, kind: str) -> Iterator[dict[str, Any]]:
+        """The events of one kind, in their order."""
+        for _, body in self.events:
+            event = msgspec.json.decode(body)
+            if event["event"] == kind:
+                yield event
 
 
 def contents(database: Path, vfs: str | None = None) -> Contents:

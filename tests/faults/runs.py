@@ -7,6 +7,7 @@ is (`checkers.py`). Its report holds the figures and, if all is well, no fault.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -38,6 +39,7 @@ class Report(Struct):
     post_s: float = 0.0  # the slowest answer
     worst_s: float = 0.0  # what the run itself measures
     events: int = 0
+    given_up: list[str] = []  # in hand at three kills
     took_s: float = 0.0
     faults: list[str] = []
 
@@ -87,7 +89,11 @@ class Scene(Struct):
         report = self.report
         report.faults += await check_store(self.server.database, self.follower)
         found = contents(self.server.database)
-        report.account = account(self.journal, self.sinks, found.tasks)
+        report.account = kept = account(self.journal, self.sinks, found.tasks)
+        if kills and not may_fail:  # promised: in hand at three crashes and no outcome between them, it is given up
+            starts = Counter(event["task"]["id"] for event in found.told("task.started"))
+            report.given_up = [task_id for task_id in kept.failed if starts[task_id] >= 3]
+            kept.failed = [task_id for task_id in kept.failed if starts[task_id] < 3]
         report.faults += report.account.faults(concurrency=concurrency, kills=kills, may_fail=may_fail)
         report.events = len(found.events)
         report.start_s = max(self.server.start_s, default=0.0)
