@@ -73,7 +73,7 @@ class Hub:
         self._nobody.set()
         self.live = Live(log, clock, self._fall_behind, self.own)
         self._stats = StatsFeed(stats_source, clock, self.own)
-        self.dropped_stalled = 0  # for the metrics
+        self.cut_off = 0  # because they read nothing
         log.on_append += [self.live.appended, self._stats.changed]
 
     # --- life ------------------------------------------------------------------------------------------
@@ -285,7 +285,7 @@ class Hub:
                 elif sub.is_closing():
                     sub.finish()  # SSE: nothing else says that the peer is gone
                 elif sub.stalled(now, self.settings.stall_s):
-                    self.dropped_stalled += 1
+                    self.cut_off += 1
                     log.info("a subscriber has read nothing for %g s: cut off", self.settings.stall_s)
                     self.end(sub, 1013)
                 elif now >= sub.beat_at:

@@ -20,10 +20,10 @@ routes = Routes()
 METRICS = web.AppKey("metrics", Metrics)
 
 
-def subscribers(hub: Hub) -> tuple[int, int]:
-    """How many read along, and how many events the slowest of them is behind."""
+def subscribers(hub: Hub) -> tuple[int, int, int]:
+    """How many read along, how many events the slowest of them is behind, and how many were cut off as dead."""
     behind = (hub.log.head - sub.told for sub in hub.subscribers if sub.serving)
-    return len(hub.subscribers), max(behind, default=0)
+    return len(hub.subscribers), max(behind, default=0), hub.cut_off
 
 
 @routes.get(

@@ -84,9 +84,9 @@ class Metrics:
 
     def __init__(
         self, store: Store, channels: Channels, pool: WorkerPool, webhooks: Webhooks, clock: Clock,
-        alerts: Sequence[object], subscribers: Callable[[], tuple[int, int]],
+        alerts: Sequence[object], subscribers: Callable[[], tuple[int, int, int]],
     ):  # fmt: skip
-        """`subscribers` gives how many read along, and how many events the slowest of them is behind."""
+        """`subscribers` gives how many read along, how far the slowest is behind, and how many were cut off."""
         self._subscribers = subscribers
         self._store = store
         self._channels = channels
@@ -199,7 +199,7 @@ class Metrics:
 
     def _here(self) -> list[Metric]:
         pool = self._pool
-        readers, behind = self._subscribers()
+        readers, behind, cut_off = self._subscribers()
         hands = [hand.express for hand in pool.hands.values() if not hand.waiting]
         workers = GaugeMetricFamily("tocsin_workers", "Workers of this node.", labels=["lane"])
         busy = GaugeMetricFamily("tocsin_workers_busy", "Workers with a task in hand.", labels=["lane"])
@@ -221,6 +221,7 @@ class Metrics:
             _histogram("tocsin_event_loop_lag_seconds", "How late the event loop was.", self._lag),
             _gauge("tocsin_subscribers", "Streams that read along.", readers),
             _gauge("tocsin_subscriber_lag_events", "How far the slowest is behind.", behind),
+            _counter("tocsin_subscribers_cut_off", "Streams closed because nothing was read from them.", cut_off),
             _gauge("tocsin_webhooks_in_flight", "Completion webhooks being posted.", self._webhooks.on_wire),
             _gauge("tocsin_alerts", "Alerts that stand.", len(self._alerts)),
         ]  # fmt: skip
