@@ -96,10 +96,11 @@ class KeyRing:
     async def open(self) -> None:
         """Read the keys; where there is none at all, make an admin key (`first`). Begins to keep up."""
         await self.reload()
-        if not self._by_id and not await self._store.keys():
+        if not self._by_id:
             key, secret = new_key("admin", Role.ADMIN, self._clock.now_ms())
-            await self.add(key)
-            self.first = FirstKey(key, secret)
+            if await self._store.add_first_key(key):
+                self.first = FirstKey(key, secret)
+            await self.reload()
         self._task = asyncio.create_task(self._keep_up(), name="keyring")
 
     async def close(self) -> None:

@@ -118,12 +118,7 @@ class Front:
 
     def finish(self, request: web.Request, reply: Reply, rid: str) -> web.StreamResponse:
         """A reply ready to go: in one piece where nothing about it depends on connection or caller."""
-        if (
-            self.limiter is None
-            and not self.callers.may_be_secure
-            and request.version == (1, 1)
-            and request.keep_alive
-        ):
+        if self.limiter is None and not self.callers.may_be_secure and request.version == (1, 1) and request.keep_alive:
             reply.whole(_HEAD, rid, self.clock.now_ms() // 1000)
             return reply
         response = reply.ordinary()

@@ -177,6 +177,11 @@ class Store:
         """Store a new key."""
         await self.apply(desk.add_key(key))
 
+    async def add_first_key(self, key: ApiKey) -> bool:
+        """Store `key` if the store has none at all; whether it did: of nodes that start at once, one does."""
+        added: bool = await self.apply(desk.AddFirstKey(key))
+        return added
+
     async def revoke_key(self, key_id: str, at_ms: int) -> ApiKey | None:
         """Revoke a key; the key, None if unknown."""
         revoked: ApiKey | None = await self.apply(desk.RevokeKey(key_id, at_ms))

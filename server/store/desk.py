@@ -9,7 +9,7 @@ from server.model import ApiKey, AuditEntry, Session, Status
 from server.store import sql
 from server.store.batch import Batch
 from server.store.engine import Op
-from server.store.rows import audit_row, key_of, task_of
+from server.store.rows import audit_row, key_of, key_row, task_of
 
 SLICE = 2_000
 """Rows that one removing transaction deletes at the most, so that nobody waits long behind it."""
@@ -28,7 +28,7 @@ class Run(Op):
 
 
 def add_key(key: ApiKey) -> Run:
-    return Run(sql.ADD_KEY, (key.id, key.name, int(key.role), key.hash, key.created_ms, key.used_ms, key.revoked_ms))
+    return Run(sql.ADD_KEY, key_row(key))
 
 
 def add_session(session: Session) -> Run:
@@ -37,6 +37,18 @@ def add_session(session: Session) -> Run:
 
 def add_audit(entry: AuditEntry) -> Run:
     return Run(sql.ADD_AUDIT, audit_row(entry))
+
+
+@dataclass(eq=False)
+class AddFirstKey(Op):
+    """Store a key if there is none at all, however many nodes start at once. Gives whether it was stored."""
+
+    key: ApiKey
+
+    @classmethod
+    async def apply(cls, batch: Batch, ops: list[AddFirstKey]) -> list[Any]:
+        await batch.tx.all(sql.TAKE_SEQ, 0)  # its lock has the others wait until what this node adds can be seen
+        return [bool(await batch.tx.all(sql.ADD_FIRST_KEY, *key_row(op.key))) for op in ops]
 
 
 @dataclass(eq=False)

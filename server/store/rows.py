@@ -127,6 +127,11 @@ def key_of(row: Row) -> ApiKey:
     )
 
 
+def key_row(key: ApiKey) -> Row:
+    """`key` as a row of `sql.KEY`."""
+    return (key.id, key.name, int(key.role), key.hash, key.created_ms, key.used_ms, key.revoked_ms)
+
+
 def session_of(row: Row) -> Session:
     """A row of `sql.SESSION`."""
     return Session(id=row[0], key_id=row[1], created_ms=row[2], expires_ms=row[3])

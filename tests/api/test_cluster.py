@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,7 @@ import pytest
 
 from notifiers import Sent
 from server.store.cluster import TakeDuty
-from tests import kit
-from tests.kit import ADMIN_KEY, Town, jean, running
-
-
-@pytest.fixture
-async def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Town, Town]]:
-    """Two nodes of one cluster."""
-    monkeypatch.setitem(kit.ENGINE, "name", "postgres")
-    async with running(tmp_path, "a") as a, running(tmp_path, "b") as b:
-        yield a, b
+from tests.kit import ADMIN_KEY, Town, jean
 
 
 async def test_each_task_is_done_by_one_node_once(pair: tuple[Town, Town]) -> None:
