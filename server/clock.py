@@ -26,10 +26,14 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The real one."""
+    """The real one; wall-clock time is the machine's plus `ahead_ms`."""
+
+    def __init__(self) -> None:
+        self.ahead_ms = 0
+        """How far the clock that all nodes go by is ahead of this machine's (`Cluster` keeps it)."""
 
     def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000
+        return time.time_ns() // 1_000_000 + self.ahead_ms
 
     def monotonic(self) -> float:
         return time.monotonic()

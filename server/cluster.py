@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from server.channels import Channels
-from server.clock import Clock
+from server.clock import Clock, SystemClock
 from server.model import iso
 from server.stats import Stats
 from server.store import Store, StoreUnavailable
@@ -18,6 +18,8 @@ from server.workers import WorkerPool
 log = logging.getLogger("tocsin.cluster")
 
 EVERY_S = 5.0
+ASTRAY_MS = 250
+"""By how much a node's clock may differ from the database's before it is put right."""
 ALONE_S = 30.0
 """Where no other node can share the store, nobody waits for the beat."""
 
@@ -62,6 +64,17 @@ class Cluster:
             except Exception:  # a defect must not make this node look dead
                 log.exception("the heartbeat failed")
 
+    def _follow(self, clock: SystemClock, before_ms: int, shared_ms: int) -> None:
+        """Go by the database's clock, as all nodes do: one plans or puts off what another then does.
+
+        What the answer's own time cannot tell from a difference, and less than `ASTRAY_MS`, is left alone.
+        """
+        now_ms = clock.now_ms()
+        ahead_ms = shared_ms - (before_ms + now_ms) // 2
+        if abs(ahead_ms) > ASTRAY_MS + (now_ms - before_ms) // 2:
+            clock.ahead_ms += ahead_ms
+            log.warning("this machine's clock is off by %.1f s; going by the database's", -clock.ahead_ms / 1000)
+
     async def beat(self) -> None:
         """Say that this node lives; take in who else does."""
         pool = self._pool
@@ -69,7 +82,10 @@ class Cluster:
             pool.node, VERSION, self._started_ms, self._clock.now_ms(), pool.workers + pool.express_workers,
             len(pool.hands), self._told(),
         )  # fmt: skip
-        living, last = await self._store.apply(Beat(me))
+        before_ms = self._clock.now_ms()
+        living, last, shared_ms = await self._store.apply(Beat(me))
+        if self._store.shared and isinstance(self._clock, SystemClock):
+            self._follow(self._clock, before_ms, shared_ms)
         self._stats.nodes[:] = [
             {
                 "name": node.name,

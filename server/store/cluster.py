@@ -29,7 +29,7 @@ class Node(Struct, frozen=True):
 
 @dataclass(eq=False)
 class Beat(Op):
-    """Say that a node lives. Gives all that do, and the log's last number."""
+    """Say that a node lives. Gives all that do, the log's last number, and the time by the store's clock (epoch ms)."""
 
     node: Node
 
@@ -37,14 +37,14 @@ class Beat(Op):
     async def apply(cls, batch: Batch, ops: list[Beat]) -> list[Any]:
         return [await op._beat(batch) for op in ops]
 
-    async def _beat(self, batch: Batch) -> tuple[list[Node], int]:
+    async def _beat(self, batch: Batch) -> tuple[list[Node], int, int]:
         tx, node = batch.tx, self.node
         now_ms = await tx.now_ms(node.beat_ms)
         row = (node.name, node.version, node.started_ms, now_ms, node.workers, node.in_hand, node.told)
         await tx.many(sql.BEAT, [row])
         await tx.many(sql.FORGET_NODES, [(now_ms - 3 * SILENT_MS,)])
         living = [Node(*found) for found in await tx.all(sql.NODES, now_ms - SILENT_MS)]
-        return living, (await tx.all(sql.LAST_SEQ))[0][0]
+        return living, (await tx.all(sql.LAST_SEQ))[0][0], now_ms
 
 
 @dataclass(eq=False)

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 import asyncpg
 import msgspec
@@ -15,6 +15,7 @@ import pytest
 import uuid_utils
 
 from server.clock import SystemClock
+from server.cluster import Cluster
 from server.log import Batch, Cursor, Gap, Log
 from server.model import Event, Failure, NotificationTask, Outcome, Priority, Recipient, Status, Word
 from server.store import Store, StoreUnavailable, open_store
@@ -287,7 +288,7 @@ async def test_connections_that_are_cut_are_made_again(pair: Pair, whose: str) -
 async def test_a_node_that_comes_back_under_its_name_is_shown_as_it_is_now(pair: Pair) -> None:
     await pair.a.apply(Beat(Node("n", "1.0", 1_000, now_ms(), 2, 5, 7)))
 
-    living, _ = await pair.b.apply(Beat(Node("n", "2.0", 2_000, now_ms(), 3, 0, 9)))
+    living, _, _ = await pair.b.apply(Beat(Node("n", "2.0", 2_000, now_ms(), 3, 0, 9)))
 
     assert [(node.version, node.started_ms, node.workers) for node in living] == [("2.0", 2_000, 3)]
 
@@ -388,3 +389,23 @@ async def test_a_connection_that_breaks_between_two_steps_of_its_protocol_is_sto
 
     await enqueue(pair.a, task_of())
     assert (await pair.a.bounds())[1] == 1
+
+
+async def test_a_node_whose_clock_is_off_goes_by_the_databases(pair: Pair) -> None:
+    """Planned times, back-off and webhooks' leases are written by one node and read by another."""
+
+    class Slow(SystemClock):
+        def now_ms(self) -> int:
+            return super().now_ms() - 60_000
+
+    clock = Slow()
+    node = Mock(node="slow", workers=1, express_workers=1, hands={})
+    cluster = Cluster(pair.a, node, Mock(values=list), Mock(nodes=[]), clock, lambda: 0)
+    assert clock.now_ms() < now_ms() - 59_000
+
+    await cluster.beat()
+
+    assert abs(clock.now_ms() - now_ms()) < 1_000
+    followed = clock.ahead_ms
+    await cluster.beat()
+    assert clock.ahead_ms == followed, "what is right but for a trifle is left alone"
