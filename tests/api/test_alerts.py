@@ -13,6 +13,8 @@ from server.followers.alerts import Window, verdict
 from tests.api.hooks_support import turn_until
 from tests.kit import Service, Town, jean, running
 
+pytestmark = pytest.mark.usefixtures("both_engines")
+
 EAGER = {"ALERTS__MIN_TASKS": "3", "ALERTS__FAILURE_RATIO": "0.5", "ALERTS__NOTIFY": '["sms:+33612345678"]'}
 
 
@@ -171,7 +173,7 @@ async def test_a_channel_that_is_down_is_an_alert_until_a_call_gets_through(tmp_
         assert [event["event"] for event in await told(town)] == ["alert.raised", "alert.cleared"]
 
 
-async def test_a_channel_is_not_held_to_be_down_after_a_restart(tmp_path: Path) -> None:
+async def test_a_channel_is_not_held_to_be_down_after_a_restart(tmp_path: Path, both_engines: str) -> None:
     async with running(tmp_path, **EAGER) as town:
         town.service("email").always(lambda message: RetryLater("unreachable", transport=True))
         await town.send(recipients=[jean(n) for n in range(8)])
@@ -181,6 +183,9 @@ async def test_a_channel_is_not_held_to_be_down_after_a_restart(tmp_path: Path) 
         async def cleared() -> bool:
             return not await alerts(town)
 
+        if both_engines == "postgres":  # another node may still find it down: it is until a call gets through
+            assert await alerts(town)
+            await turn_until(town, cleared, 5)
         await town.until(cleared)
 
 
