@@ -34,7 +34,7 @@ from server.store.engine import (
     StoreUnavailable,
     Tx,
 )
-from server.store.postgres_sets import LOOK, SETS, TAIL, columns, table_of, tail_arguments, together
+from server.store.postgres_sets import LOOK, SETS, TAIL, by_kind, columns, table_of, tail_arguments, together
 from server.store.rows import event_of
 
 T = TypeVar("T")
@@ -300,6 +300,7 @@ class PostgresEngine:
                 self._writer = await self._connect()
             await self._writer.execute(BEGIN)
             tx = _Tx(self._writer)
+            by_kind(ops)
             results, events = await self._apply(tx, ops)
             await tx.flush()
             await self._writer.execute(self._commit_and_tell if events else "COMMIT")
