@@ -354,3 +354,16 @@ class Dispatch:
             except StoreUnavailable as error:
                 log.warning("task %s: outcomes wait for storage: %s", self.task.id, error)
                 await self._clock.sleep(1)
+
+
+class Hand(Dispatch):
+    """A dispatch and the worker that has it."""
+
+    worker: int = 0
+    express: bool = False
+    waiting: bool = False  # claimed ahead: the next worker to be free takes it up
+    begun_s: float = 0.0  # monotonic: when it was claimed and, later, when a worker took it up
+
+    def __lt__(self, other: Hand) -> bool:
+        mine, others = self.task, other.task
+        return (mine.priority, mine.place_ms, mine.id) < (others.priority, others.place_ms, others.id)

@@ -16,7 +16,7 @@ from heapq import heappop, heappush
 from server.channels import Channels
 from server.clock import Clock, sleep_or
 from server.config import Settings
-from server.dispatch import Dispatch
+from server.dispatch import Hand
 from server.model import Event, EventKind, NotificationTask, Priority
 from server.store import Store, StoreUnavailable
 from server.store.cluster import LetGo
@@ -38,19 +38,6 @@ WAITED_MOST_S = 1.0
 """A task claimed ahead that has waited for so long goes back to the queue: workers are not as quick as they were."""
 RESUMED = EventKind.RESUMED.value
 WAKING = {EventKind.ENQUEUED.value, EventKind.RETRY_SCHEDULED.value, RESUMED}
-
-
-class Hand(Dispatch):
-    """A dispatch and the worker that has it."""
-
-    worker: int = 0
-    express: bool = False
-    waiting: bool = False  # claimed ahead: the next worker to be free takes it up
-    begun_s: float = 0.0  # monotonic: when it was claimed and, later, when a worker took it up
-
-    def __lt__(self, other: Hand) -> bool:
-        mine, others = self.task, other.task
-        return (mine.priority, mine.place_ms, mine.id) < (others.priority, others.place_ms, others.id)
 
 
 class WorkerPool:
@@ -84,6 +71,7 @@ class WorkerPool:
         self._next_ms: int | None = None
         self._renewed = clock.monotonic()
         self._away = float("-inf")  # monotonic: when storage last said no
+        self._asking = False  # a claim is under way: what is free now is spoken for
         self._paused = False  # as the last claim found it: until it is resumed, none need be tried
         self.draining = False
         self.claiming = False
@@ -203,7 +191,7 @@ class WorkerPool:
 
         `begin` or `release` must follow.
         """
-        if not self.running or self._paused or self._rates or self._most_urgent is not None:
+        if not self.running or self._paused or self._rates or self._asking or self._most_urgent is not None:
             return None
         free, express = self._free()
         urgent = free <= 0 and express > 0 and priority is Priority.CRITIQUE
@@ -258,11 +246,14 @@ class WorkerPool:
         begun = self._clock.monotonic()
         now_ms = self._clock.now_ms()
         lease_ms = int(self._settings.queue.lease_s * 1000)
+        self._asking = True
         try:
             claimed: Claimed = await self._store.apply(Claim(now_ms, lease_ms, self.node, slots, express, self._rates))
         except StoreUnavailable:
             self._most_urgent = seen
             raise
+        finally:
+            self._asking = False
         self._paused = claimed.paused
         for task in sorted(claimed.tasks, key=lambda task: (task.priority, task.place_ms, task.id)):
             self._begin(task, claimed.chunks[task.id], begun)
@@ -280,15 +271,19 @@ class WorkerPool:
         hand.lease_until = begun + self._settings.queue.lease_s
         hand.begun_s = begun
         self.hands[task.id] = hand
-        free, express = self._free()
-        hand.express = free <= 0 and express > 0 and task.priority == Priority.CRITIQUE
         if self.draining:
             hand.stop("drain")
-        elif free <= 0 and not hand.express:
+        elif not self._seat(hand):
             hand.waiting = True
             heappush(self._waiting, hand)
             return
         self._start(hand)
+
+    def _seat(self, hand: Hand) -> bool:
+        """Is there a worker for it now, or one of the express lane?"""
+        free, express = self._free()
+        hand.express = free <= 0 and express > 0 and hand.task.priority == Priority.CRITIQUE
+        return free > 0 or hand.express
 
     def _start(self, hand: Hand) -> None:
         """A worker takes a task up."""
@@ -323,7 +318,7 @@ class WorkerPool:
             self._busy.discard(hand)
             if not hand.express:
                 self._hand_s += (self._clock.monotonic() - hand.begun_s - self._hand_s) / 16
-        while self._waiting and self._free()[0] > 0:
+        while self._waiting and self._seat(self._waiting[0]):
             self._start(heappop(self._waiting))
         self._wake.set()
 
