@@ -192,7 +192,7 @@ async def run(quick: bool = False) -> list[Row]:
     """All figures of completing."""
     tasks = 5_000 if quick else TASKS
     rows: list[Row] = []
-    seconds = 3.0 if quick else 10.0
+    seconds = 3.0 if quick else 6.0
     both, bare_per_s = await steady(seconds / 2)
     rows.append(row("accepting and completing together", both, "tasks/s", bare_per_s, ">= 0.35 of it"))
     for workers in (2, 32):

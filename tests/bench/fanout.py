@@ -397,10 +397,10 @@ async def run(quick: bool = False) -> list[dict[str, Any]]:
     """All figures of the fan-out."""
     rows: list[dict[str, Any]] = []
     for n in (1, 100, 1000):
-        messages = max(40, min((60_000 if quick else 300_000) // n, 10_000 if quick else 40_000) // 8 * 8)
-        rates = {50: 100 if quick else 500, 500: 1000 if quick else 5000} if n == 100 else {}
+        messages = max(40, min((60_000 if quick else 120_000) // n, 10_000 if quick else 20_000) // 8 * 8)
+        rates = {50: 100 if quick else 250, 500: 1000 if quick else 2500} if n == 100 else {}
         sides: dict[str, list[dict[str, Any]]] = {"bare": [], "tocsin": []}
-        for _ in range(1 if quick else 3):
+        for _ in range(1 if quick else 2):
             for which, found in sides.items():
                 found.append(await measured(which, n, messages, 3, rates))
 
