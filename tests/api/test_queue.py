@@ -53,6 +53,44 @@ async def test_what_is_critical_does_not_wait_for_a_worker_that_is_busy(tmp_path
         assert sms.reached == ["u3", "u2"]
 
 
+async def test_where_a_worker_is_free_a_task_is_claimed_in_the_commit_that_stores_it(tmp_path: Path) -> None:
+    async with running(tmp_path, QUEUE__WORKERS="1", QUEUE__EXPRESS_WORKERS="1") as town:
+        email, sms = town.service("email"), town.service("sms")
+        await town.send("infra", [jean(0)])
+        await town.until_idle()  # and the pool has looked, and found that nothing is ready
+        commits: list[list[str]] = []
+        town.store.on_commit.append(lambda events: commits.append([event.kind for event in events]))
+        email.hold()
+
+        first = await town.send("infra", [jean(1)])
+        assert commits == [["task.enqueued", "task.started"]]
+        assert (await town.task(first))["status"] == "processing"
+
+        await town.send("infra", [jean(2, canal="sms")])  # no worker is free
+        assert commits[1:] == [["task.enqueued"]]
+        await town.send("securite", [jean(3, canal="sms")], priorite="CRITIQUE")  # but the express lane's is
+        await town.until(lambda: sms.reached == ["u3"])
+
+        email.release()
+        await town.until_idle()
+        assert sms.reached == ["u3", "u2"]
+
+
+async def test_nothing_new_is_claimed_before_what_waited_for_its_time_and_is_due(tmp_path: Path) -> None:
+    async with running(tmp_path, QUEUE__WORKERS="1", QUEUE__EXPRESS_WORKERS="0") as town:
+        email = town.service("email")
+        await town.post("/admin/api/queue/pause")
+        for number in range(3):
+            await town.send("infra", [jean(number)])
+        resumed = asyncio.create_task(town.post("/admin/api/queue/resume"))
+        sends = [asyncio.create_task(town.send("infra", [jean(number)])) for number in range(3, 9)]
+        await asyncio.gather(resumed, *sends)
+        await town.until_idle()
+
+        assert email.reached[:3] == ["u0", "u1", "u2"]
+        assert sorted(email.reached) == [f"u{number}" for number in range(9)]
+
+
 async def test_a_paused_queue_accepts_and_waits(town: Town) -> None:
     assert (await (await town.post("/admin/api/queue/pause")).json())["paused"] is True
     task_id = await town.send()

@@ -397,7 +397,7 @@ async def run(quick: bool = False) -> list[dict[str, Any]]:
     """All figures of the fan-out."""
     rows: list[dict[str, Any]] = []
     for n in (1, 100, 1000):
-        messages = max(40, min((60_000 if quick else 120_000) // n, 10_000 if quick else 20_000) // 8 * 8)
+        messages = max(40, min(60_000 // n, 10_000) // 8 * 8)
         rates = {50: 100 if quick else 250, 500: 1000 if quick else 2500} if n == 100 else {}
         sides: dict[str, list[dict[str, Any]]] = {"bare": [], "tocsin": []}
         for _ in range(1 if quick else 2):

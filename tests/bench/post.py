@@ -32,7 +32,7 @@ def lost(store: Path, ids: list[str]) -> int:
 
 async def run(quick: bool = False) -> list[Row]:
     """All figures of accepting."""
-    slices, seconds = (3, 1.5) if quick else (9, 2.0)
+    slices, seconds = (3, 1.5) if quick else (7, 2.0)
     with tempfile.TemporaryDirectory(prefix="tocsin-bench-") as folder, bare() as limit:
         server = Tocsin(Path(folder))
         try:
