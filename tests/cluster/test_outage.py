@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from server.store import StoreUnavailable
 from server.store.engine import Op
+from server.store.verify import verify
 from server.store.writes import Claim, Renew, Sweep
 from tests.kit import Town, jean
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def whole(town: Town) -> AsyncIterator[None]:
+    """Whatever was away: afterwards the store is whole."""
+    yield
+    assert await verify(town.store) == []
 
 
 async def test_a_task_whose_recipients_cannot_be_read_goes_on_when_they_can(
