@@ -51,13 +51,13 @@ async def test_what_a_reader_still_looks_at_is_left_alone(tmp_path: Path) -> Non
 
         async def look(tx):  # type: ignore[no-untyped-def]
             seen.append((await tx.all("SELECT COUNT(*) FROM audit"))[0][0])
+            looked.set()
             written.acquire()
             seen.append((await tx.all("SELECT COUNT(*) FROM audit"))[0][0])
 
-        written = threading.Semaphore(0)
+        looked, written = threading.Event(), threading.Semaphore(0)
         looking = asyncio.create_task(store.snapshot(look))
-        while not seen:
-            await asyncio.sleep(0.001)
+        await asyncio.to_thread(looked.wait)
         for _ in range(30):
             await asyncio.gather(*(store.add_audit(entry) for _ in range(200)))
         written.release()
