@@ -31,9 +31,9 @@ PATIENCE_S = 3.0
 """Once storage is back, nobody is taken for dead for so long: the living first write down what they sent meanwhile."""
 CANCELLED = EventKind.CANCELLED.value
 STARTED = EventKind.STARTED.value
-AHEAD_S = 0.02
+AHEAD_S = 0.1
 """As many tasks are claimed ahead of free workers as these get done in so long: none, unless tasks are short."""
-AHEAD_MOST = 64
+AHEAD_MOST = 256
 WAITED_MOST_S = 1.0
 """A task claimed ahead that has waited for so long goes back to the queue: workers are not as quick as they were."""
 RESUMED = EventKind.RESUMED.value

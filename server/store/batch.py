@@ -127,10 +127,22 @@ class Batch:
 
 
 async def apply(tx: Tx, ops: list[Op]) -> tuple[list[Any], list[Event]]:
-    """Apply `ops` in order, neighbours of one kind together, and write the tail."""
+    """Apply `ops`, those of one kind together, and write the tail; the results in the order of `ops`."""
     batch = Batch(tx)
-    results: list[Any] = []
+    results: list[Any] = [None] * len(ops)
     kind: type[Op]
-    for kind, group in groupby(ops, type):
-        results += await kind.apply(batch, list(group))
+    for kind, group in groupby(_together(ops), lambda place: type(ops[place])):
+        places = list(group)
+        for place, result in zip(places, await kind.apply(batch, [ops[place] for place in places]), strict=True):
+            results[place] = result
     return results, await batch.close()
+
+
+def _together(ops: list[Op]) -> list[int]:
+    """The places of `ops` in the order to apply them: as they came, but kinds that have a rank stand together where
+    only such are neighbours. Each change of kind would cost all its statements again."""
+    order: list[int] = []
+    for free, run in groupby(range(len(ops)), lambda place: ops[place].rank is not None):
+        places = list(run)
+        order += sorted(places, key=lambda place: ops[place].rank or 0) if free else places
+    return order

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from server.model import Event
 
@@ -74,6 +74,9 @@ class Op:
 
     done: asyncio.Future[Any]
     since: float  # perf_counter() when it was handed over
+    rank: ClassVar[int | None] = None
+    """Where its kind stands among neighbours that have one too (`batch`): nobody hands over two such at once whose
+    order counts. None: what was handed over before it is applied before it."""
 
     @classmethod
     async def apply(cls, batch: Any, ops: list[Any]) -> list[Any]:

@@ -34,7 +34,7 @@ from server.store.engine import (
     StoreUnavailable,
     Tx,
 )
-from server.store.postgres_sets import LOOK, SETS, TAIL, by_kind, columns, table_of, tail_arguments, together
+from server.store.postgres_sets import LOOK, SETS, TAIL, columns, table_of, tail_arguments, together
 from server.store.rows import event_of
 
 T = TypeVar("T")
@@ -137,12 +137,10 @@ class _Tx:
     async def all(self, statement: str, *args: Any) -> list[Row]:
         if statement is sql.SET_META:
             self._looked = None
-        elif statement is sql.OPEN_TASKS:
-            return [(await self._look())[:1]]
-        elif statement is sql.GET_META and args == ("paused",):
-            return [(await self._look())[1:2]]
+        elif statement is sql.STANDING:
+            return [(await self._look())[:2]]
         elif statement is sql.TYPES:
-            return [(name,) for name in (await self._look())[2]]
+            return [tuple(kind) for kind in (await self._look())[2] or ()]
         return await self._fetch(_dialect(statement), *args)
 
     async def now_ms(self, own_ms: int) -> int:
@@ -180,7 +178,7 @@ class _Tx:
     async def _look(self) -> Row:
         """What LOOK says, asked once per transaction: an instant old at the most, as any look before a commit is."""
         if self._looked is None:
-            self._looked = (await self._fetch(LOOK))[0]
+            self._looked = (await self._fetch(_dialect(LOOK)))[0]
         return self._looked
 
 
@@ -300,7 +298,6 @@ class PostgresEngine:
                 self._writer = await self._connect()
             await self._writer.execute(BEGIN)
             tx = _Tx(self._writer)
-            by_kind(ops)
             results, events = await self._apply(tx, ops)
             await tx.flush()
             await self._writer.execute(self._commit_and_tell if events else "COMMIT")

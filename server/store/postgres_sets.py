@@ -12,9 +12,7 @@ from functools import cache
 from typing import Any
 
 from server.store import sql
-from server.store.engine import Op, Row
-from server.store.settle import Settle
-from server.store.writes import Claim, Enqueue
+from server.store.engine import Row
 
 TABLE = re.compile(r"\s*(?:INSERT INTO|UPDATE) (\w+)")
 PLACE = re.compile(r"\$(\d+)")
@@ -54,9 +52,10 @@ WHERE task.id = v.id AND task.fence = v.fence AND status = 'processing' RETURNIN
 """Only statements whose rows concern different keys each, so that their order is of no account."""
 
 LOOK = f"""
-SELECT ({sql.OPEN_TASKS})::bigint, ({sql.GET_META.replace("$1", "'paused'")}), ARRAY({sql.TYPES}),
-  (extract(epoch FROM clock_timestamp()) * 1000)::bigint"""
-"""What nearly every transaction asks first, in one round trip: tasks open, paused, types, the database's clock."""
+SELECT standing.*, (SELECT array_agg(types) FROM ({sql.TYPES}) AS types),
+  (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+FROM ({sql.STANDING}) AS standing"""
+"""What nearly every transaction asks first, in one round trip: how the queue stands, types, the database's clock."""
 
 TAIL = f"""
 WITH taken AS (UPDATE counter SET n = n + $1::bigint WHERE name = 'seq' RETURNING n),
@@ -81,18 +80,6 @@ noted AS (
 SELECT n FROM taken"""
 """The tail of a transaction. All of it reads from `taken`, so the lock on `seq` is held before any other counter is
 touched: nodes wait for one another here and nowhere else, in commit order, and cannot deadlock."""
-
-
-FREE: dict[type[Op], int] = {Settle: 0, Enqueue: 1, Claim: 2}
-
-
-def by_kind(ops: list[Op]) -> None:
-    """Where a batch has nothing else, have these stand kind by kind: a change of kind costs round trips.
-
-    Nobody hands over two of them at once whose order counts.
-    """
-    if all(type(op) in FREE for op in ops):
-        ops.sort(key=lambda op: FREE[type(op)])
 
 
 def table_of(statement: str) -> str:

@@ -72,6 +72,7 @@ class Settle(Op):
     tell: bool = False  # make a task.progress event of it
     known: NotificationTask | None = None
     """The task as its holder left it, if nobody else ever held it: then nothing need be read."""
+    rank = 0
 
     @classmethod
     async def apply(cls, batch: Batch, ops: list[Settle]) -> list[Any]:

@@ -24,7 +24,8 @@ ADD_TALLY = """
 INSERT INTO tally (type, priority, status, n) VALUES ($1, $2, $3, $4)
 ON CONFLICT (type, priority, status) DO UPDATE SET n = tally.n + excluded.n"""
 
-ADD_TOTAL = "UPDATE counter SET n = n + $2 WHERE name = $1"
+ADD_TOTAL = """
+INSERT INTO counter (name, n) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET n = counter.n + excluded.n"""
 
 ADD_MINUTE = """
 INSERT INTO minute (minute, what, n) VALUES ($1, $2, $3)
@@ -48,7 +49,13 @@ RETURNING key"""
 
 GET_IDEMPOTENCY = "SELECT hash, answer FROM idempotency WHERE key_id = $1 AND key = $2 AND at_ms >= $3"
 
-OPEN_TASKS = "SELECT COALESCE(SUM(n), 0) FROM tally WHERE status IN ('pending', 'processing')"
+STANDING = """
+SELECT COALESCE(SUM(n), 0){int},
+  (SELECT 1 FROM meta WHERE key = 'paused' AND value = '1') IS NOT NULL
+  OR (SELECT 1 FROM task WHERE status = 'pending' AND due_ms = 0
+      ORDER BY type, priority, place_ms, id LIMIT 1) IS NOT NULL
+FROM tally WHERE status IN ('pending', 'processing')"""
+"""How many tasks are not ended; and must a new one wait, as the queue is paused or others are ready?"""
 
 # --- claim, leases, what is due ----------------------------------------------------------------
 
@@ -76,7 +83,8 @@ UPDATE task SET status = $2, crashes = crashes + 1, fence = fence + 1, lease_ms 
   ended_ms = $4, place_ms = created_ms, due_ms = $5
 WHERE id = $1 AND status = 'processing' RETURNING {TASK}"""
 
-TYPES = "SELECT DISTINCT type FROM tally"
+TYPES = "SELECT DISTINCT type, value FROM tally, meta WHERE key = 'paused'"
+"""All types that ever had a task, each beside whether the queue is paused."""
 
 READY = """
 SELECT priority, place_ms, id, type FROM task
@@ -175,10 +183,10 @@ DELETE FROM idempotency WHERE (key_id, key) IN (
 
 # --- reading -------------------------------------------------------------------------------------
 
-GET_TASKS = f"SELECT {TASK} FROM task WHERE id {{among}}"
+TAKEN = f"SELECT {TASK}, recipients FROM task JOIN chunk ON task_id = id WHERE id {{among}} AND n = 0"
+"""Tasks, each with its first chunk of recipients."""
 GET_TASK = f"SELECT {TASK} FROM task WHERE id = $1"
 CHUNKS = "SELECT n, recipients FROM chunk WHERE task_id = $1 AND n >= $2 ORDER BY n LIMIT $3"
-FIRST_CHUNKS = "SELECT task_id, recipients FROM chunk WHERE task_id {among} AND n = 0"
 CHUNK_OF = "SELECT n, recipients FROM chunk WHERE task_id = $1 AND n <= $2 ORDER BY n DESC LIMIT 1"
 OUTCOMES = f"""
 SELECT {OUTCOME} FROM outcome WHERE task_id = $1 AND n >= $2 AND n < $3 ORDER BY n, run, attempt"""

@@ -18,12 +18,11 @@ from server.model import (
     EventKind,
     Failure,
     NotificationTask,
-    Priority,
     Status,
 )
 from server.store import sql
 from server.store.batch import Batch
-from server.store.engine import Op, Row, Tx
+from server.store.engine import Op, Row
 from server.store.reads import Chunk, first_chunk
 from server.store.rows import audit_row, failure_cell, row_of, task_of
 
@@ -86,13 +85,14 @@ class Enqueue(Op):
     idempotency: Idempotency | None = None
     audit: AuditEntry | None = None
     taking: Taking | None = None
+    rank = 1
 
     @classmethod
     async def apply(cls, batch: Batch, ops: list[Enqueue]) -> list[Any]:
         tx = batch.tx
         now_ms = ops[-1].task.created_ms
-        lease_from = await tx.now_ms(now_ms) if any(op.taking for op in ops) and await _nothing_ready(tx) else None
-        open_tasks = int((await tx.all(sql.OPEN_TASKS))[0][0])
+        ((open_tasks, wait),) = await tx.all(sql.STANDING)
+        lease_from = await tx.now_ms(now_ms) if not wait and any(op.taking for op in ops) else None
         results: list[Any] = []
         tasks: list[Row] = []
         chunks: list[Row] = []
@@ -136,13 +136,6 @@ class Enqueue(Op):
         return Replayed(answer=rows[0][1], same=rows[0][0] == idem.hash) if rows else None
 
 
-async def _nothing_ready(tx: Tx) -> bool:
-    """May what is stored now be taken at once?"""
-    if (await tx.all(sql.GET_META, "paused"))[0][0] == "1":
-        return False
-    return not await tx.many(sql.LEFT, [(name, int(Priority.NORMALE)) for (name,) in await tx.all(sql.TYPES)])
-
-
 class Claimed(msgspec.Struct, frozen=True):
     """What a claim took, each with its first chunk.
 
@@ -169,6 +162,7 @@ class Claim(Op):
     slots: int
     express: int
     rates: dict[str, int] = field(default_factory=dict)
+    rank = 2
 
     @classmethod
     async def apply(cls, batch: Batch, ops: list[Claim]) -> list[Any]:
@@ -176,11 +170,12 @@ class Claim(Op):
 
     async def _take(self, batch: Batch) -> Claimed:
         tx = batch.tx
-        if (await tx.all(sql.GET_META, "paused"))[0][0] == "1":
+        types = await tx.all(sql.TYPES)
+        if any(paused == "1" for _, paused in types):
             return Claimed([], paused=True)
         allowed = await self._allowed(batch) if self.rates else {}
         lowest = 3 if self.slots else 1
-        asked = [(name, lowest, self.slots + self.express) for (name,) in await tx.all(sql.TYPES)]
+        asked = [(name, lowest, self.slots + self.express) for name, _ in types]
         ready = sorted(await tx.many(sql.READY, asked))
         slots, express = self.slots, self.express
         picked: list[str] = []
@@ -203,14 +198,14 @@ class Claim(Op):
         tasks: list[NotificationTask] = []
         chunks: dict[str, Chunk] = {}
         if picked:
-            recipients = {row[0]: row[1] for row in await tx.among(sql.FIRST_CHUNKS, picked)}
-            for before in [task_of(row) for row in await tx.among(sql.GET_TASKS, picked)]:
+            for row in await tx.among(sql.TAKEN, picked):
+                before = task_of(row[:-1])
                 task = replace(
                     before, status=Status.PROCESSING, fence=before.fence + 1, lease_ms=lease_ms, node=self.node,
                     attempts=before.attempts + 1, started_ms=before.started_ms or self.now_ms,
                 )  # fmt: skip
                 tasks.append(task)
-                chunks[task.id] = await first_chunk(tx, task, recipients[task.id])
+                chunks[task.id] = await first_chunk(tx, task, row[-1])
             await tx.among(sql.CLAIM, picked, lease_ms, self.node, self.now_ms)
         for task in tasks:
             batch.event(EventKind.STARTED, self.now_ms, task)
