@@ -83,6 +83,11 @@ class WorkerPool:
         """Can some worker take a task?"""
         return self.claiming and not self.draining and self.workers + self.express_workers > 0
 
+    @property
+    def caught_up(self) -> bool:
+        """Has it looked, and left nothing that is ready?"""
+        return not self._asking and self._most_urgent is None
+
     # --- life ----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -191,7 +196,7 @@ class WorkerPool:
 
         `begin` or `release` must follow.
         """
-        if not self.running or self._paused or self._rates or self._asking or self._most_urgent is not None:
+        if not self.running or self._paused or self._rates or not self.caught_up:
             return None
         free, express = self._free()
         urgent = free <= 0 and express > 0 and priority is Priority.CRITIQUE

@@ -57,7 +57,8 @@ async def test_where_a_worker_is_free_a_task_is_claimed_in_the_commit_that_store
     async with running(tmp_path, QUEUE__WORKERS="1", QUEUE__EXPRESS_WORKERS="1") as town:
         email, sms = town.service("email"), town.service("sms")
         await town.send("infra", [jean(0)])
-        await town.until_idle()  # and the pool has looked, and found that nothing is ready
+        await town.until_idle()
+        await town.until(lambda: town.pool.caught_up)
         commits: list[list[str]] = []
         town.store.on_commit.append(lambda events: commits.append([event.kind for event in events]))
         email.hold()
