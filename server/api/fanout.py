@@ -109,7 +109,7 @@ class Hub:
                 for sub in list(self.subscribers):
                     sub.cut()
         for transport in self._dying:
-            transport.abort()
+            _drop(transport)
         self.live.stop()
         tasks = list(self._tasks)
         for task in tasks:
@@ -294,7 +294,7 @@ class Hub:
                     await asyncio.sleep(0)
             for transport in [transport for transport, until in self._dying.items() if now >= until]:
                 del self._dying[transport]
-                transport.abort()
+                _drop(transport)
             self._stats.tick(ticks)
 
     def _beat(self, sub: Subscriber, now: float) -> None:
@@ -312,6 +312,12 @@ class Hub:
             data += PING
         if data:
             sub.write(data)
+
+
+def _drop(transport: asyncio.Transport) -> None:
+    """End what was closed and could not yet say its last; asyncio fails to end one that has."""
+    if transport.get_write_buffer_size():
+        transport.abort()
 
 
 def _step(sub: Subscriber, step: Batch | Gap) -> bytes:

@@ -420,3 +420,22 @@ async def test_an_sse_client_that_goes_is_forgotten(kit: Desk):
     await kit.until(lambda: all(sub.is_closing() for sub in kit.hub.subscribers))
     await kit.turn(2)
     await kit.until(lambda: not kit.hub.subscribers)
+
+
+async def test_one_that_leaves_before_it_has_read_all_does_not_end_the_heartbeats(kit: Desk, raw_client: OpenRaw):
+    other = await kit.open("type=sante")
+    await frame(other)
+    raw = await raw_client()
+    raw.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    await kit.until(lambda: len(kit.hub.subscribers) == 2)
+    while not any(sub.buffered() for sub in kit.hub.subscribers):
+        kit.commit(10, type="meteo", titre="x" * 2000)  # little: it may not wait for room with its close
+    raw.send(8, b"\x03\xe8")
+    await kit.until(lambda: kit.hub._dying)
+    raw.writer.transport.resume_reading()  # type: ignore[attr-defined]
+    async with asyncio.timeout(20):
+        while await raw.reader.read(1 << 20):
+            pass
+    await kit.turn(24)
+    assert not kit.hub._dying
+    assert (await frame(other))["to"] == kit.log.head
