@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -166,11 +166,13 @@ def seqs(frames: list[dict[str, Any]]) -> list[int]:
 
 
 @asynccontextmanager
-async def desk(folder: Path, *, ring: int = 1024, events: int = 0, **settings: Any) -> AsyncIterator[Desk]:
+async def desk(
+    folder: Path, *, ring: int = 1024, events: int = 0, rests: bool = False, **settings: Any
+) -> AsyncIterator[Desk]:
     """A server with the stream alone; `events` are in its log from the start, `settings` are those of `[events]`.
 
-    It does not rest, and lets all take their turn at once: its readers are in this process too, and their work would
-    count as its own.
+    Without `rests` it does not rest, and lets all take their turn at once: its readers are in this process too, and
+    their work would count as its own.
     """
     clock = TurnedClock()
     store: Store = open_store("sqlite:tocsin.db", folder)
@@ -194,10 +196,12 @@ async def desk(folder: Path, *, ring: int = 1024, events: int = 0, **settings: A
         routes = Routes()
         routes.extend(stream.routes)
         routes.register(app)
-        no_rest = patch.multiple("server.api.turns", REST=0.0, AT_ONCE=10_000), patch("server.api.live.REST", 0.0)
         async with TestClient(TestServer(app)) as client:
             stats.append(Desk(client, app, log, shelf, clock))
-            with no_rest[0], no_rest[1]:
+            with ExitStack() as changed:
+                if not rests:
+                    changed.enter_context(patch.multiple("server.api.turns", REST=0.0, AT_ONCE=10_000))
+                    changed.enter_context(patch("server.api.live.REST", 0.0))
                 yield stats[0]
         await front.keyring.close()
     finally:

@@ -341,7 +341,7 @@ async def test_200_see_their_log_over_pauses_a_restart_and_retention(tmp_path: P
                     now_ms = town.clock.now_ms()
                     if until < EVENTS:  # it ends while things go on
                         last = asyncio.create_task(wave(stage, town, draw))
-                        await town.until(lambda: town.app[HUB].log.head > head + 1)
+                        await town.until(lambda before=head: town.app[HUB].log.head > before + 1)
                         stage.down()
                     else:
                         stage.end = stage.note()

@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import ClientWebSocketResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.api.live import FRAME_BYTES
+from server.api.live import FEW, FRAME_BYTES
 from server.api.subscriber import LIMIT
 from server.log import Filter
 from tests.api.stream_kit import Desk, desk, frame, read_to, seqs, settle
@@ -113,23 +114,28 @@ async def many(
     return crowd
 
 
+@pytest.mark.parametrize("rests", [False, True])
 @settings(max_examples=6)
 @given(seed=st.integers(0, 2**32))
-def test_followers_see_their_log_whatever_the_others_do(tmp_path_factory, seed):
+def test_followers_see_their_log_whatever_the_others_do(tmp_path_factory, rests, seed):
     async def story() -> None:
-        async with desk(tmp_path_factory.mktemp("desk"), ring=64, events=10) as kit:
-            await many(kit, seed, followers=8, commits=60)
+        async with desk(tmp_path_factory.mktemp("desk"), ring=64, events=10, rests=rests) as kit:
+            await many(kit, seed, followers=2 * FEW if rests else 8, commits=60)
 
     asyncio.run(story())
 
 
-async def test_where_retention_passes_them_followers_are_told_and_then_see_all(tmp_path: Path):
-    async with desk(tmp_path, ring=16) as kit:
+@pytest.mark.parametrize("rests", [False, True])
+async def test_where_retention_passes_them_followers_are_told_and_then_see_all(tmp_path: Path, rests: bool):
+    async with desk(tmp_path, ring=16, rests=rests) as kit:
         await many(kit, 5, followers=20, commits=400, trims=True)
 
 
-async def test_a_slow_one_delays_nobody_and_takes_no_memory(tmp_path: Path):
-    async with desk(tmp_path, ring=64) as kit:
+@pytest.mark.parametrize("rests", [False, True])
+async def test_a_slow_one_delays_nobody_and_takes_no_memory(tmp_path: Path, rests: bool):
+    async with desk(tmp_path, ring=64, rests=rests) as kit:
+        for _ in range(FEW if rests else 0):  # so many are not told at once any more
+            await kit.open("task_id=none")
         slow, quick = await kit.open(), await kit.open()
         await frame(slow), await frame(quick)
         slow._response.connection.transport.pause_reading()  # type: ignore[union-attr]
