@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import importlib.util
 import json
 import os
+import pty
+import re
 import signal
+import struct
 import sys
+import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -121,6 +126,82 @@ async def test_it_comes_back_by_itself_without_a_gap_or_a_repeat(town: Town) -> 
         assert found == list(range(1, 13))
         child.send_signal(signal.SIGINT)
         assert await child.wait() == 0
+
+
+class Terminal:
+    """`tail` on a terminal, and what has come out on it."""
+
+    def __init__(self) -> None:
+        self.all = b""
+        self._more = asyncio.Event()
+        self.ours, self.its = pty.openpty()
+        fcntl.ioctl(self.its, termios.TIOCSWINSZ, struct.pack("4H", 40, 200, 0, 0))
+        asyncio.get_running_loop().add_reader(self.ours, self._read)
+
+    def _read(self) -> None:
+        self.all += os.read(self.ours, 65536)
+        self._more.set()
+
+    async def shows(self, pattern: str) -> str:
+        """Wait until something that fits `pattern` has come out; that."""
+        async with asyncio.timeout(20):
+            while not (found := re.search(pattern, self.all.decode("utf-8", "replace"))):
+                self._more.clear()
+                await self._more.wait()
+        return found[0]
+
+    def lines(self) -> list[tuple[int, str]]:
+        """The events shown: number and kind."""
+        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.all.decode("utf-8", "replace"))
+        found = re.findall(r"\d\d\d\d-\d\d-\d\dT[\d:.]+Z +(\d+) (\w+)", plain)
+        return [(int(seq), kind) for seq, kind in found]
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self.ours)
+        os.close(self.ours)
+        os.close(self.its)
+
+
+async def test_on_a_terminal_it_shows_colours_a_bar_per_task_and_comes_back(town: Town) -> None:
+    email = town.service("email")
+    email.will(Refused("address_refused", "550"))
+    await town.send("meteo", [jean()], titre="Perdue")
+    await town.send("securite", [jean()], titre="Autre type")
+    await town.until_idle()
+    terminal = Terminal()
+    environ = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "CI")} | {
+        "TERM": "xterm-256color", "TOCSIN_URL": str(town.client.make_url("")).rstrip("/"), "TOCSIN_KEY": ADMIN_KEY,
+    }  # fmt: skip
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, str(ROOT / "run.py"), "tail", "--since", "0", "--type", "meteo", env=environ,
+        stdin=terminal.its, stdout=terminal.its, stderr=terminal.its,
+    )  # fmt: skip
+    try:
+        assert re.search(r"\x1b\[1;31mfailed", await terminal.shows(r"\x1b\[[0-9;]*mfailed"))  # bold red
+        await terminal.shows(r"\x1b\[36menqueued")  # cyan
+        email.hold()
+        task_id = await town.send("meteo", [jean(n) for n in range(3)], titre="En cours [b]")
+        await terminal.shows(r"En cours \[b\].*[━╸╺].*0/3")
+        cut(town)
+        await subscribed(town)
+        email.release()
+        await town.until_status(task_id, "completed")
+        await terminal.shows(r"\x1b\[32mcompleted")  # green
+        child.send_signal(signal.SIGINT)
+        assert await child.wait() == 0
+        numbers = [seq for seq, _ in terminal.lines()]
+        assert numbers == sorted(set(numbers))
+        stored = [
+            event.seq for event in await town.store.events_after(0, 100)
+            if event.type == "meteo" and event.kind != "task.progress"
+        ]  # fmt: skip
+        assert numbers == stored  # the other type's are not shown; progress is what the bar says
+        assert "Autre type" not in terminal.all.decode("utf-8", "replace")
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+        terminal.close()
 
 
 async def test_a_wrong_filter_is_said(cli: Cli) -> None:
