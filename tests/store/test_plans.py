@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -12,9 +16,10 @@ import pytest
 from server.model import Status
 from server.store import open_store, reads, sql
 from server.store.reads import TaskFilter
-from server.store.sqlite import _dialect
+from server.store.sqlite import SIZES, _dialect, _of_rows
 
-ROWS = 200_000
+ROWS = 1_000_000 if os.environ.get("TOCSIN_NIGHTLY") else 200_000
+FEW = 1_000
 SMALL = {
     "tally",
     "counter",
@@ -40,10 +45,37 @@ STATEMENTS = {
     if "{range}" not in text
 }
 
+STATEMENTS |= {
+    f"{name} for many": several
+    for name, text in list(STATEMENTS.items())
+    if "RETURNING" not in text and (several := _of_rows(text, SIZES[0]))
+}
+TASKS = f"""
+WITH RECURSIVE n(i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
+INSERT INTO task ({sql.TASK})
+SELECT printf('%08x-0000-7000-8000-%012x', i / 100, i), CASE i % 3 WHEN 0 THEN 'meteo' ELSE 'infra' END,
+  CASE WHEN ?3 OR i % {ROWS // FEW} = 0 THEN 'pending' WHEN i % 1000 = 1 THEN 'failed' ELSE 'completed' END, 1 + i % 3,
+  'alerte ' || i, 'message', 2, 0, 0, 2, 0, 1, 1, i, i, CASE WHEN NOT ?3 AND i % {ROWS // FEW} THEN i END, i,
+  CASE WHEN ?3 AND i % 50 = 0 THEN i ELSE 0 END, NULL, CASE WHEN i % 70 = 0 THEN i END, NULL, 1, 0, NULL, NULL,
+  NULL, NULL
+FROM n"""
+"""Tasks ?1 to ?2: one in ROWS / FEW is pending, or (?3) every one."""
+COSTS: dict[str, int] = {}
+"""Steps of SQLite's machine that a claim of three takes, by what is pending."""
+WORD = re.compile(r"\s*(SELECT|UPDATE|DELETE|WITH|INSERT)\s")
+LISTED = {"sql.py", "postgres_sets.py"}
+"""Whose statements these tests list: all of them."""
+ELSEWHERE = {
+    "verify.py": "a command that reads everything",
+    "copy.py": "a command that reads everything",
+    "schema/__init__.py": "runs once, before anything else",
+    "postgres.py": "asks for no table",
+}
+
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[apsw.Connection]:
-    """A store of 200 000 tasks, one in ten pending, with two events each."""
+    """A store of ROWS tasks, FEW of them pending, with two events each; then as many pending ones again."""
     import asyncio
 
     folder = tmp_path_factory.mktemp("plans")
@@ -55,19 +87,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[apsw.Connecti
 
     asyncio.run(make())
     connection = apsw.Connection(str(folder / "plans.db"))
-    columns = sql.TASK
     with connection:
-        connection.execute(
-            f"""
-            WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS})
-            INSERT INTO task ({columns})
-            SELECT printf('%08x-0000-7000-8000-%012x', i / 100, i), CASE i % 3 WHEN 0 THEN 'meteo' ELSE 'infra' END,
-              CASE WHEN i % 10 = 0 THEN 'pending' WHEN i % 1000 = 1 THEN 'failed' ELSE 'completed' END, 1 + i % 3,
-              'alerte ' || i, 'message', 2, 0, 0, 2, 0, 1, 1, i, i, CASE WHEN i % 10 THEN i END, i,
-              CASE WHEN i % 50 = 0 THEN i ELSE 0 END, NULL, CASE WHEN i % 70 = 0 THEN i END, NULL, 1, 0, NULL, NULL,
-              NULL, NULL
-            FROM n"""
-        )
+        connection.execute(TASKS, (1, ROWS, False))
         connection.execute(
             """
             INSERT INTO event
@@ -75,6 +96,10 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[apsw.Connecti
             FROM task, (SELECT 1 AS x UNION SELECT 2)"""
         )
         connection.execute("INSERT INTO tally SELECT type, priority, status, COUNT(*) FROM task GROUP BY 1, 2, 3")
+    COSTS["few"] = claim_cost(connection)
+    with connection:
+        connection.execute(TASKS, (ROWS + 1, 2 * ROWS, True))
+    COSTS["many"] = claim_cost(connection)
     yield connection
     connection.close()
 
@@ -82,14 +107,41 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[apsw.Connecti
 def plan(database: apsw.Connection, statement: str, args: list[object] | None = None) -> list[str]:
     """SQLite's plan, a line per step."""
     text = _dialect(statement)
-    count = max((int(number) for number in re.findall(r"\?(\d+)", text)), default=0)
+    count = max((int(number) for number in re.findall(r"\?(\d+)", text)), default=text.count("?"))
     rows = database.execute("EXPLAIN QUERY PLAN " + text, args or [None] * count)
     return [str(row[3]) for row in rows]
 
 
+def claim_cost(database: apsw.Connection) -> int:
+    """Steps of SQLite's machine for all that a claim of three asks; nothing stays changed."""
+    steps = 0
+
+    def count(said: dict[str, Any]) -> None:
+        nonlocal steps
+        steps += said["stmt_status"]["SQLITE_STMTSTATUS_VM_STEP"]
+
+    def run(statement: str, *args: Any) -> list[Any]:
+        return list(database.execute(_dialect(statement), args))
+
+    database.execute("BEGIN")
+    database.trace_v2(apsw.SQLITE_TRACE_PROFILE, count)
+    try:
+        picked = json.dumps([row[2] for row in run(sql.READY, "infra", 3, 3)])
+        run(sql.GET_TASKS, picked)
+        run(sql.FIRST_CHUNKS, picked)
+        run(sql.CLAIM, picked, 1, "n", 1)
+        run(sql.LEFT, "infra", 3)
+    finally:
+        database.trace_v2(0)
+        database.execute("ROLLBACK")
+    return steps
+
+
 def scans(steps: list[str]) -> list[str]:
     """Steps that walk through a table that grows, or sort what they found in it."""
-    walked = [step for step in steps if (found := re.match(r"SCAN (\w+)", step)) and found[1] not in SMALL]
+    walked = [
+        step for step in steps if (found := re.match(r"SCAN (?!\d+-ROW VALUES)(\w+)", step)) and found[1] not in SMALL
+    ]
     return [step for step in walked if step.split()[1] not in ("due", "late", "oldest")]
 
 
@@ -101,6 +153,28 @@ def test_no_statement_walks_through_what_is_stored(database: apsw.Connection, na
         assert not scans(steps), steps
     if name in ("READY", "PROMOTE", "EXPIRE", "SILENT", "NEXT_DUE", "NEXT_EXPIRY", "OLD_ENDED", "OLDEST_READY"):
         assert not [step for step in steps if "TEMP B-TREE" in step], steps
+
+
+def test_a_claim_costs_the_same_whatever_waits(database: apsw.Connection) -> None:
+    print(COSTS)
+
+    assert COSTS["many"] <= COSTS["few"] + 8, COSTS
+
+
+def test_every_statement_of_the_store_is_among_those_listed() -> None:
+    folder = Path(sql.__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        name = path.relative_to(folder).as_posix()
+        if name in LISTED:
+            continue
+        found = [
+            node.value
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and WORD.match(node.value)
+        ]
+        assert not found or name in ELSEWHERE, (name, found)
+    at_work = [text for text in vars(sql).values() if isinstance(text, str) and WORD.match(text)]
+    assert len(at_work) == sum("for many" not in name for name in STATEMENTS) + 2  # PAGE and PAGE_END: below
 
 
 FILTERS = [

@@ -1,7 +1,8 @@
 """How PostgreSQL finds what the store looks for: on an index at any size, with statistics that are fresh or old.
 
-A prepared statement is planned for its arguments, or once for all where that looks no dearer; both plans are held
-to the same. `TOCSIN_NIGHTLY` makes it a million rows.
+The statements are listed from the code, those for many rows at once (`postgres_sets`) beside those of `sql`. A prepared
+statement is planned for its arguments, or once for all where that looks no dearer; both plans are held to the same.
+`TOCSIN_NIGHTLY` makes it a million rows.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import pytest
 
 from server.model import Status
 from server.store import open_store, reads, sql
+from server.store.engine import MAX_BATCH
 from server.store.postgres import _dialect
+from server.store.postgres_sets import LOOK, SETS, TAIL
 from server.store.reads import TaskFilter
 from tests.pg import fresh_database
 
@@ -33,6 +36,8 @@ STATEMENTS = {
     if name.isupper() and isinstance(text, str) and re.match(r"\s*(SELECT|UPDATE|DELETE|WITH|INSERT)", text)
     if "{range}" not in text
 }
+NAMES = {text: name for name, text in vars(sql).items() if isinstance(text, str)}
+STATEMENTS |= {f"{NAMES[one]} for many": many for one, many in SETS.items()} | {"LOOK": LOOK, "TAIL": TAIL}
 IN_ORDER = ("READY", "PROMOTE", "EXPIRE", "SILENT", "NEXT_DUE", "NEXT_EXPIRY", "OLD_ENDED", "OLDEST_READY")
 """Of these a few rows are wanted, first ones first: the index must give the order, or all would be sorted."""
 ID = "00000100-0000-7000-8000-000000010000"
@@ -115,7 +120,9 @@ class Database:
         if name in ARGUMENTS:
             return ARGUMENTS[name]
         prepared = self._loop.run_until_complete(self._connection.prepare(statement))
-        samples = {"text": ID, "text[]": [ID], "int8": 10_000, "int4": 1, "bytea": b""}
+        ids = [f"{n // 100:08x}-0000-7000-8000-{n:012d}" for n in range(10_000, 10_000 + MAX_BATCH)]
+        samples = {"text": ID, "int8": 10_000, "int4": 1, "bytea": b""}
+        samples |= {f"{kind}[]": [value] * MAX_BATCH for kind, value in samples.items()} | {"text[]": ids}
         return tuple(samples[kind.name] for kind in prepared.get_parameters())
 
     def plans(self, statement: str, args: tuple[Any, ...]) -> list[dict[str, Any]]:
