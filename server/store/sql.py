@@ -52,10 +52,17 @@ GET_IDEMPOTENCY = "SELECT hash, answer FROM idempotency WHERE key_id = $1 AND ke
 STANDING = """
 SELECT COALESCE(SUM(n), 0){int},
   (SELECT 1 FROM meta WHERE key = 'paused' AND value = '1') IS NOT NULL
-  OR (SELECT 1 FROM task WHERE status = 'pending' AND due_ms = 0
-      ORDER BY type, priority, place_ms, id LIMIT 1) IS NOT NULL
+  OR EXISTS (
+    SELECT 1 FROM tally AS kind WHERE kind.status = 'pending' AND (
+      SELECT 1 FROM task
+      WHERE task.status = 'pending' AND due_ms = 0 AND task.type = kind.type AND task.priority = kind.priority
+      ORDER BY place_ms, id LIMIT 1) IS NOT NULL)
 FROM tally WHERE status IN ('pending', 'processing')"""
-"""How many tasks are not ended; and must a new one wait, as the queue is paused or others are ready?"""
+"""How many tasks are not ended; and must a new one wait, as the queue is paused or others are ready?
+
+Looked for by type and priority, for the index; not by the tally's figures, which the transaction's tail brings up to
+date.
+"""
 
 # --- claim, leases, what is due ----------------------------------------------------------------
 

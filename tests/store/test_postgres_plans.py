@@ -37,7 +37,7 @@ STATEMENTS = {
     if "{range}" not in text
 }
 NAMES = {text: name for name, text in vars(sql).items() if isinstance(text, str)}
-STATEMENTS |= {f"{NAMES[one]} for many": many for one, many in SETS.items()} | {"LOOK": LOOK, "TAIL": TAIL}
+STATEMENTS |= {f"{NAMES[one]} for many": many for one, many in SETS.items()} | {"LOOK": _dialect(LOOK), "TAIL": TAIL}
 IN_ORDER = ("READY", "PROMOTE", "EXPIRE", "SILENT", "NEXT_DUE", "NEXT_EXPIRY", "OLD_ENDED", "OLDEST_READY")
 """Of these a few rows are wanted, first ones first: the index must give the order, or all would be sorted."""
 ID = "00000100-0000-7000-8000-000000010000"
