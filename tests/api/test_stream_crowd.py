@@ -26,6 +26,7 @@ from aiohttp import ClientWebSocketResponse, WSMsgType
 from notifiers import Message, Outcome, Refused, RetryLater, Sent
 from server.api.stream import HUB
 from server.model import NewNotification, Recipient, Status
+from tests.api.http_kit import TurnedClock
 from tests.kit import ADMIN_KEY, Town, jean, running
 
 TYPES = ("meteo", "securite", "sante", "infra")
@@ -248,10 +249,9 @@ def outcome(draw: random.Random) -> Callable[[Message], Outcome]:
 
 
 @asynccontextmanager
-async def server(stage: Stage, folder: Path, draw: random.Random, now_ms: int) -> AsyncIterator[Town]:
+async def server(stage: Stage, folder: Path, draw: random.Random, clock: TurnedClock) -> AsyncIterator[Town]:
     """A server over the store of before, which goes on at the time of before."""
-    async with running(folder, **SETTINGS) as town:
-        town.clock.turn(max(0, now_ms - town.clock.now_ms()) / 1000)
+    async with running(folder, clock=clock, **SETTINGS) as town:
         town.service("email").always(outcome(draw))
         stage.url = str(town.client.make_url("")).rstrip("/")
         stage.up.set()
@@ -318,17 +318,15 @@ async def test_200_see_their_log_over_pauses_a_restart_and_retention(tmp_path: P
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
         stage = Stage(tmp_path, session)
         crowd: list[Follower] = []
-        now_ms = head = 0
+        head, clock = 0, TurnedClock()
         async with asyncio.TaskGroup() as group:
             for until in (EVENTS // 2, EVENTS):
-                async with server(stage, tmp_path, draw, now_ms) as town:
+                async with server(stage, tmp_path, draw, clock) as town:
                     if not stage.standing:
                         stage.standing += [await sent(town, draw, "encore") for _ in range(STANDING)]
                         await town.until_idle()
                         stage.note()
-                    await town.queue.pause(
-                        town.own_key(), paused=False
-                    )  # the last wave before may not have come so far
+                    await town.queue.pause(town.own_key(), paused=False)  # a wave was cut off
                     while head < until:
                         while len(crowd) < min(FOLLOWERS, FOLLOWERS * head / until + 20):
                             crowd.append(Follower(stage, random.Random(draw.random())))
@@ -341,7 +339,6 @@ async def test_200_see_their_log_over_pauses_a_restart_and_retention(tmp_path: P
                             await until_live(stage, town)
                         stage.wave_over()
                         town.clock.turn(WAVE_S)
-                    now_ms = town.clock.now_ms()
                     if until < EVENTS:  # it ends while things go on
                         last = asyncio.create_task(wave(stage, town, draw))
                         await town.until(lambda before=head: town.app[HUB].log.head > before + 1)
