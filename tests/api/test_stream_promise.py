@@ -125,6 +125,14 @@ def test_followers_see_their_log_whatever_the_others_do(tmp_path_factory, rests,
     asyncio.run(story())
 
 
+async def test_200_followers_join_leave_and_resume_while_20_000_events_pass(tmp_path: Path):
+    async with desk(tmp_path, ring=2048) as kit:
+        crowd = await many(kit, 3, followers=200, commits=500, most=140)
+        assert kit.log.head > 18_000
+        assert len(crowd) == 200
+        assert sum(each.joins for each in crowd) > 300  # a hundred came back, at least
+
+
 @pytest.mark.parametrize("rests", [False, True])
 async def test_where_retention_passes_them_followers_are_told_and_then_see_all(tmp_path: Path, rests: bool):
     async with desk(tmp_path, ring=16, rests=rests) as kit:
