@@ -53,14 +53,14 @@ STANDING = """
 SELECT COALESCE(SUM(n), 0){int},
   (SELECT 1 FROM meta WHERE key = 'paused' AND value = '1') IS NOT NULL
   OR EXISTS (
-    SELECT 1 FROM tally AS kind WHERE kind.status = 'pending' AND (
+    SELECT 1 FROM (SELECT DISTINCT type, priority FROM tally) AS kind WHERE (
       SELECT 1 FROM task
       WHERE task.status = 'pending' AND due_ms = 0 AND task.type = kind.type AND task.priority = kind.priority
       ORDER BY place_ms, id LIMIT 1) IS NOT NULL)
 FROM tally WHERE status IN ('pending', 'processing')"""
 """How many tasks are not ended; and must a new one wait, as the queue is paused or others are ready?
 
-Looked for by type and priority, for the index; not by the tally's figures, which the transaction's tail brings up to
+Looked for by type and priority, for the index; not by the tally's figures: the transaction's tail brings those up to
 date.
 """
 
