@@ -242,9 +242,11 @@ def settings_for(folder: Path, **environ: str) -> Settings:
 
 
 @asynccontextmanager
-async def running(folder: Path, node: str = "test-node", **environ: str) -> AsyncIterator[Town]:
-    """A server over `folder`, started and, at the end, stopped."""
-    clock = TurnedClock()
+async def running(
+    folder: Path, node: str = "test-node", clock: TurnedClock | None = None, **environ: str
+) -> AsyncIterator[Town]:
+    """A server over `folder`, started and, at the end, stopped; by the time of `clock`, if it is to go on with one."""
+    clock = clock or TurnedClock()
     url = await store_url(folder)
     app = build(settings_for(folder, **({"STORE__URL": url} | environ)), clock, node=node)
     server = TestServer(app)
