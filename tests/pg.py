@@ -6,6 +6,8 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
@@ -46,3 +48,26 @@ async def fresh_database() -> str:
     finally:
         await connection.close()
     return url.format(name)
+
+
+@asynccontextmanager
+async def holding(url: str, statement: str) -> AsyncIterator[Callable[[str, int], Awaitable[None]]]:
+    """Hold the locks that `statement` takes to the end of the block; gives `until_waiting(beginning, n)`, which returns
+    once `n` statements that begin so wait for a lock."""
+    holder, beside = await asyncpg.connect(url), await asyncpg.connect(url)
+
+    async def until_waiting(beginning: str, n: int) -> None:
+        while n != await beside.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            " AND starts_with(ltrim(query, E'\\n '), $1)",
+            beginning,
+        ):
+            pass
+
+    try:
+        async with holder.transaction():
+            await holder.execute(statement)
+            yield until_waiting
+    finally:
+        await holder.close()
+        await beside.close()

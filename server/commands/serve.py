@@ -18,8 +18,10 @@ from server.api.context import POOL
 from server.app import build
 from server.commands.common import help_text, load_settings
 from server.config import ConfigError
+from server.http.auth import KeyRing
 from server.http.front import FRONT
 from server.http.routes import Routes
+from server.model import ApiKey
 from server.settings import Settings
 from server.store import StoreRefused, StoreUnavailable
 
@@ -80,7 +82,7 @@ async def _serve(settings: Settings, routes: Routes | None) -> int:
                 file=sys.stderr,
             )
             return 1
-        _greet(app, runner, settings, page=routes is None)
+        await _greet(app, runner, settings, page=routes is None)
         gc.collect()
         gc.freeze()  # what is here now stays: the collector need not look at it again
         gc.set_threshold(50_000, 20, 50)  # measured: the default looks at the young ones every 700 allocations
@@ -106,7 +108,7 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-def _greet(app: web.Application, runner: web.AppRunner, settings: Settings, *, page: bool) -> None:
+async def _greet(app: web.Application, runner: web.AppRunner, settings: Settings, *, page: bool) -> None:
     """Say where the server is and, at the very first start, how to get in."""
     host, port = runner.addresses[0][:2]
     shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::", "::1") else host
@@ -120,9 +122,18 @@ def _greet(app: web.Application, runner: web.AppRunner, settings: Settings, *, p
             f"    {keyring.first.secret}",
         ]
         if page:
-            lines += [
-                "  Lien de connexion, valable une fois, 15 minutes / one-time sign-in link, 15 minutes:",
-                f"    {base}/admin/login?once={keyring.new_once(keyring.first.key)}",
-            ]
+            lines += await _link(keyring, keyring.first.key, base)
         lines.append("")
     print("\n".join(lines), flush=True)
+
+
+async def _link(keyring: KeyRing, key: ApiKey, base: str) -> list[str]:
+    try:
+        token = await keyring.new_once(key)
+    except StoreUnavailable as error:  # the key must be shown all the same: it is not shown again
+        log.warning("there is no sign-in link: storage says no: %s", error)
+        return []
+    return [
+        "  Lien de connexion, valable une fois, 15 minutes / one-time sign-in link, 15 minutes:",
+        f"    {base}/admin/login?once={token}",
+    ]

@@ -1,6 +1,7 @@
 """Retention: what is past its time is removed, in slices small enough that nobody waits long behind one.
 
-Ended tasks after `queue.retention_hours`, events after `events.retention_hours`, audit entries never.
+Ended tasks after `queue.retention_hours`, events after `events.retention_hours`, sessions and sign-in links once they
+have run out, audit entries never.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ SESSION = web.RequestKey("session", Session)
 
 REFRESH_S = 2.0
 SESSION_TTL_MS = 12 * 3_600_000
-ONCE_TTL_S = 15 * 60
+ONCE_TTL_MS = 15 * 60_000
 LONG_ENOUGH = 20
 """Characters from which on a configured key cannot be guessed, so that its holder is never slowed down."""
 MAX_CACHED = 10_000
@@ -83,7 +83,6 @@ class KeyRing:
         self._used: dict[str, int] = {}
         self._sessions: dict[str, tuple[Session, float]] = {}
         self._streaming: dict[str, Session] = {}
-        self._once: dict[str, tuple[str, float]] = {}
         self._bad_keys = Limiter(clock, 30)
         self._bad_sign_ins = Limiter(clock, 10)
         self._task: asyncio.Task[None] | None = None
@@ -148,8 +147,6 @@ class KeyRing:
         for session in list(self._streaming.values()):
             if session.expires_ms <= now_ms or await self._store.session(session.id) is None:
                 self._forget(session)
-        for digest in [digest for digest, (_, until) in self._once.items() if until <= self._clock.monotonic()]:
-            del self._once[digest]
 
     async def _flush(self) -> None:
         used, self._used = self._used, {}
@@ -298,10 +295,10 @@ class KeyRing:
             raise BadSignIn()
         return key, await self._begin(request, key)
 
-    def new_once(self, key: ApiKey) -> str:
-        """A token for one sign-in with `key`, within 15 minutes, at this node: `/admin/login?once=TOKEN`."""
+    async def new_once(self, key: ApiKey) -> str:
+        """A token for one sign-in with `key`, within 15 minutes, at any node: `/admin/login?once=TOKEN`."""
         token = secrets.token_urlsafe(32)
-        self._once[hash_of(token)] = (key.id, self._clock.monotonic() + ONCE_TTL_S)
+        await self._store.add_once(hash_of(token), key.id, self._clock.now_ms() + ONCE_TTL_MS)
         return token
 
     @property
@@ -314,9 +311,11 @@ class KeyRing:
         address = self._callers.neighbourhood(request)
         if wait_s := self._bad_sign_ins.wait_s(address):
             raise TooFast(wait_s)
-        key_id, until = self._once.pop(hash_of(token), ("", 0.0))
-        key = self._by_id.get(key_id)
-        if key is None or until <= self._clock.monotonic():
+        key_id = await self._store.use_once(hash_of(token), self._clock.now_ms())
+        if key_id is not None and key_id not in self._by_id:  # made at another node a moment ago
+            await self.reload()
+        key = self._by_id.get(key_id) if key_id is not None else None
+        if key is None:
             self._bad_sign_ins.take(address)
             raise BadSignIn()
         return key, await self._begin(request, key)

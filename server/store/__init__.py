@@ -167,7 +167,7 @@ class Store:
     async def _read(self, work: Callable[[Tx], Coroutine[Any, Any, T]]) -> T:
         return await within(ANSWER_S, self._engine.read(work))
 
-    # --- keys, sessions, audit -------------------------------------------------------------------
+    # --- keys, sessions, sign-in links, audit ----------------------------------------------------
 
     async def keys(self) -> list[ApiKey]:
         """All keys, revoked ones too, oldest first."""
@@ -207,6 +207,15 @@ class Store:
     async def purge_sessions(self, now_ms: int) -> None:
         """Forget sessions that have run out."""
         await self.apply(desk.Run(sql.PURGE_SESSIONS, (now_ms,)))
+
+    async def add_once(self, digest: str, key_id: str, expires_ms: int) -> None:
+        """Store a one-time sign-in link by its token's hash."""
+        await self.apply(desk.Run(sql.ADD_ONCE, (digest, key_id, expires_ms)))
+
+    async def use_once(self, digest: str, now_ms: int) -> str | None:
+        """Use up a one-time sign-in link; the id of its key, None if there is none such (any more) at any node."""
+        rows = await self.apply(desk.Run(sql.USE_ONCE, (digest, now_ms)))
+        return rows[0][0] if rows else None
 
     async def add_audit(self, entry: AuditEntry) -> None:
         """Write down who did what."""

@@ -32,6 +32,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "idempotency": ("key_id", "key"),
     "api_key": ("id",),
     "session": ("id",),
+    "once": ("hash",),
     "audit": ("id",),
     "webhook": ("id",),
     "counter": ("name",),

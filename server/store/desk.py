@@ -1,4 +1,4 @@
-"""Keys, sessions, audit and removal: the operations that are not about one task's way."""
+"""Keys, sessions, sign-in links, audit and removal: the operations that are not about one task's way."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class Purge(Op):
     events_ms: int | None  # events by then go; None keeps them
     minutes: int  # per-minute figures before that epoch minute
     idempotency_ms: int
-    sessions_ms: int
+    sessions_ms: int  # sessions and sign-in links that had run out by then
 
     @classmethod
     async def apply(cls, batch: Batch, ops: list[Purge]) -> list[Any]:
@@ -148,4 +148,5 @@ class Purge(Op):
             more = len(await tx.all(sql.PURGE_EVENTS, self.events_ms, SLICE)) == SLICE
         await tx.all(sql.PURGE_MINUTES, self.minutes)
         await tx.all(sql.PURGE_SESSIONS, self.sessions_ms)
+        await tx.all(sql.PURGE_ONCE, self.sessions_ms)
         return len(await tx.all(sql.PURGE_IDEMPOTENCY, self.idempotency_ms, SLICE)) == SLICE or more

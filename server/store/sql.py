@@ -220,7 +220,7 @@ ORDER BY place_ms LIMIT 1"""
 GET_META = "SELECT value FROM meta WHERE key = $1"
 SET_META = "UPDATE meta SET value = $2 WHERE key = $1"
 
-# --- keys, sessions, audit -----------------------------------------------------------------------
+# --- keys, sessions, sign-in links, audit --------------------------------------------------------
 
 KEY = "id, name, role, hash, created_ms, used_ms, revoked_ms"
 KEYS = f"SELECT {KEY} FROM api_key ORDER BY created_ms, id"
@@ -236,6 +236,10 @@ ADD_SESSION = f"INSERT INTO session ({SESSION}) VALUES ($1, $2, $3, $4)"
 GET_SESSION = f"SELECT {SESSION} FROM session WHERE id = $1"
 END_SESSION = "DELETE FROM session WHERE id = $1"
 PURGE_SESSIONS = "DELETE FROM session WHERE expires_ms <= $1"
+ADD_ONCE = "INSERT INTO once (hash, key_id, expires_ms) VALUES ($1, $2, $3)"
+USE_ONCE = "DELETE FROM once WHERE hash = $1 AND expires_ms > $2 RETURNING key_id"
+"""Use up a one-time sign-in link: of nodes that are asked at the same time, one gets the row."""
+PURGE_ONCE = "DELETE FROM once WHERE expires_ms <= $1"
 AUDIT = "at_ms, key_id, key_name, action, target, address, detail, id"
 ADD_AUDIT = """
 INSERT INTO audit (at_ms, key_id, key_name, action, target, address, detail) VALUES ($1, $2, $3, $4, $5, $6, $7)"""

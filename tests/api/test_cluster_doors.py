@@ -10,10 +10,13 @@ import pytest
 
 from notifiers import Refused
 from server.app import WEBHOOKS
+from server.http.auth import new_key
 from server.http.front import FRONT
+from server.model import Role
 from tests import kit
 from tests.api.hooks_support import SECRETS, TodaysClock, receiving, turn_until
 from tests.kit import ADMIN_KEY, Town, jean, running, store_url
+from tests.pg import holding
 
 Pair = tuple[Town, Town]
 BODY = {"titre": "alerte", "message": "Tempête prévue", "utilisateurs": [jean()]}
@@ -86,6 +89,42 @@ async def test_a_session_begun_at_one_node_holds_at_another_and_ends_for_both(pa
         return (await a.client.get("/api/queue/stats", headers=cookie)).status == 401
 
     await a.until(ended)
+
+
+async def test_a_sign_in_link_made_at_one_node_opens_another_once(pair: Pair) -> None:
+    a, b = pair
+    link = f"/admin/login?once={await a.app[FRONT].keyring.new_once(a.own_key())}"
+
+    opened = await b.client.get(link, allow_redirects=False)
+    again = [await node.client.get(link, allow_redirects=False) for node in pair]
+
+    assert (opened.status, opened.headers["Location"]) == (303, "/admin/queue")
+    assert [answer.status for answer in again] == [401, 401]
+    cookie = {"Cookie": opened.headers["Set-Cookie"].partition(";")[0]}
+    assert (await a.client.get("/api/queue/stats", headers=cookie)).status == 200
+
+
+async def test_a_sign_in_link_opens_one_of_two_nodes_that_are_asked_at_the_same_time(
+    pair: Pair, tmp_path: Path
+) -> None:
+    a, _ = pair
+    link = f"/admin/login?once={await a.app[FRONT].keyring.new_once(a.own_key())}"
+
+    async with holding(await store_url(tmp_path), "SELECT 1 FROM once FOR UPDATE") as until_waiting:
+        asking = [asyncio.create_task(node.client.get(link, allow_redirects=False)) for node in pair]
+        await until_waiting("DELETE FROM once", 2)
+    answers = await asyncio.gather(*asking)
+
+    assert sorted(answer.status for answer in answers) == [303, 401]
+
+
+async def test_a_sign_in_link_with_a_key_made_a_moment_ago_opens_a_node_that_has_not_heard_of_it(pair: Pair) -> None:
+    a, b = pair
+    key, _ = new_key("m", Role.VIEWER, a.clock.now_ms())
+    await a.app[FRONT].keyring.add(key)
+    link = f"/admin/login?once={await a.app[FRONT].keyring.new_once(key)}"
+
+    assert (await b.client.get(link, allow_redirects=False)).status == 303
 
 
 async def test_what_is_done_at_one_node_stands_in_the_audit_log_of_every_node(pair: Pair) -> None:

@@ -200,14 +200,17 @@ async def test_a_first_start_makes_an_admin_key_and_a_link_that_works_once(tmp_p
         first = kit.front.keyring.first
         assert first is not None and first.secret.startswith("tocsin_") and len(first.secret) == 50
         assert (await kit.client.get("/me", headers={"X-API-Key": first.secret})).status == 200
-        link = "/admin/login?once=" + kit.front.keyring.new_once(first.key)
+        once = await kit.front.keyring.new_once(first.key)
+        stored = await kit.front.store.snapshot(lambda tx: tx.all("SELECT hash, key_id FROM once"))
+        assert stored == [(hash_of(once), first.key.id)]
+        link = f"/admin/login?once={once}"
         answer = await kit.client.get(link, allow_redirects=False)
         assert (answer.status, answer.headers["Location"]) == (303, "/admin/queue")
         token = answer.cookies["tocsin_session"].value
         kit.client.session.cookie_jar.clear()
         assert (await kit.client.get("/me", headers=cookie(token))).status == 200
         request = make_mocked_request("GET", "/")
-        for late_s, link_token in ((0, link.partition("=")[2]), (15 * 60, kit.front.keyring.new_once(first.key))):
+        for late_s, link_token in ((0, link.partition("=")[2]), (15 * 60, await kit.front.keyring.new_once(first.key))):
             kit.clock.turn(late_s)
             with pytest.raises(BadSignIn):
                 await kit.front.keyring.sign_in_once(request, link_token)

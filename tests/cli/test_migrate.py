@@ -11,6 +11,7 @@ import pytest
 
 from server.cli import main
 from server.commands import migrate
+from server.http.front import FRONT
 from server.store import StoreUnavailable, copy, open_store
 from server.store.copy import LIVE, TABLES
 from server.store.desk import Run
@@ -28,6 +29,7 @@ async def worked_with(folder: Path) -> str:
         done = await town.send("meteo", [jean(n) for n in range(600)])
         await town.until_idle()
         await town.post("/admin/api/keys", {"name": "Zoé", "role": "viewer"})
+        await town.app[FRONT].keyring.new_once(town.own_key())
         await town.post("/api/notifications/infra", {"titre": "é", "message": "x", "utilisateurs": [jean()]})
         await town.until_idle()
     return done
@@ -50,7 +52,9 @@ async def test_a_server_goes_on_over_postgresql_where_it_was_over_sqlite(tmp_pat
 
     assert await command(tmp_path, target) == 0
 
-    assert re.search(r"^task +2 +the same, checksum ", capsys.readouterr().out, re.M)
+    said = capsys.readouterr().out
+    assert re.search(r"^task +2 +the same, checksum ", said, re.M)
+    assert re.search(r"^once +1 +the same, checksum ", said, re.M)
     async with running(tmp_path, STORE__URL=target) as town:
         assert await verify(town.store) == []
         task = await town.task(done)

@@ -26,6 +26,7 @@ SMALL = {
     "meta",
     "api_key",
     "session",
+    "once",
     "trash",
     "webhook",
     "waiting",

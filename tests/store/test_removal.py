@@ -8,6 +8,7 @@ import pytest
 
 from server.api.context import STORE
 from server.app import RETENTION
+from server.http.front import FRONT
 from server.store import desk
 from server.store.desk import EmptyTrash
 from tests.kit import Town, jean, running
@@ -40,6 +41,19 @@ async def test_what_hangs_on_removed_tasks_goes_slice_by_slice(tmp_path: Path, m
 
         assert slices >= 3
         assert [await rows(town, table) for table in ("task", "chunk", "outcome", "trash")] == [0, 0, 0, 0]
+
+
+async def test_a_sign_in_link_that_ran_out_unused_is_removed_by_itself(town: Town) -> None:
+    await town.app[FRONT].keyring.new_once(town.own_key())
+    assert await rows(town, "once") == 1
+
+    async def gone() -> bool:
+        town.clock.turn(61)
+        return await rows(town, "once") == 0
+
+    town.clock.turn(14 * 60)
+    assert await rows(town, "once") == 1
+    await town.until(gone)
 
 
 async def test_old_tasks_and_events_are_removed_by_themselves_and_young_ones_stay(tmp_path: Path) -> None:
