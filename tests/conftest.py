@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import kit
+from tests import stores
 from tests.kit import Town, running
 
 settings.register_profile("tocsin", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -18,7 +18,7 @@ settings.load_profile("tocsin")
 @pytest.fixture(params=["sqlite", "postgres"])
 def both_engines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test over both stores."""
-    monkeypatch.setitem(kit.ENGINE, "name", request.param)
+    monkeypatch.setitem(stores.ENGINE, "name", request.param)
     engine: str = request.param
     return engine
 

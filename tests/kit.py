@@ -25,7 +25,7 @@ from server.model import ApiKey, Event, Role
 from server.settings import Settings
 from server.store.desk import Run
 from tests.api.http_kit import TurnedClock
-from tests.pg import fresh_database
+from tests.stores import store_url
 
 ADMIN_KEY = "admin-key-of-the-tests-0123456789"
 
@@ -216,20 +216,6 @@ class Town:
         key = self.app[FRONT].keyring.by_secret(ADMIN_KEY)
         assert key
         return key
-
-
-ENGINE = {"name": "sqlite"}
-"""Which engine `running` uses; the fixture `both_engines` sets it."""
-
-
-async def store_url(folder: Path) -> str:
-    """The store of `folder`: the same at every call, so that a server can be started again over it."""
-    if ENGINE["name"] == "sqlite":
-        return "sqlite:tocsin.db"
-    note = folder / "database.url"
-    if not note.exists():
-        note.write_text(await fresh_database(), encoding="utf-8")
-    return note.read_text(encoding="utf-8")
 
 
 def settings_for(folder: Path, **environ: str) -> Settings:

@@ -16,7 +16,8 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from server.app import WEBHOOKS, build
 from tests.api.http_kit import TurnedClock
-from tests.kit import Town, settings_for, store_url
+from tests.kit import Town, settings_for
+from tests.stores import store_url
 
 SECRETS = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_c2Vjb25kLXNlY3JldC1vZi10aGUtdGVzdHM="]
 

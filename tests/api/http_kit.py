@@ -21,6 +21,7 @@ from server.http.routes import Routes
 from server.model import ApiKey, Role
 from server.settings import Auth, Limits, Server, Settings
 from server.store import open_store
+from tests.stores import store_url
 
 SECRETS = {role: f"tocsin_{role.name.lower()}_key_of_this_test_server" for role in Role}
 
@@ -83,7 +84,7 @@ async def serving(
         limits=Limits(**settings.pop("limits", {})),
         **settings,
     )
-    store = open_store("sqlite:tocsin.db", folder)
+    store = open_store(await store_url(folder), folder)
     await store.open()
     try:
         if keys:

@@ -25,6 +25,7 @@ from server.model import Event, EventKind, Priority, Role, Status
 from server.settings import Auth, Events, Settings
 from server.store import Store, open_store
 from tests.api.http_kit import SECRETS, TurnedClock
+from tests.stores import store_url
 
 KINDS = [kind for kind in EventKind if kind.value.startswith("task.")]
 TYPES = ("meteo", "securite", "sante", "infra")
@@ -175,7 +176,7 @@ async def desk(
     their work would count as its own.
     """
     clock = TurnedClock()
-    store: Store = open_store("sqlite:tocsin.db", folder)
+    store: Store = open_store(await store_url(folder), folder)
     await store.open()
     try:
         app = web.Application()

@@ -13,10 +13,11 @@ from server.app import WEBHOOKS
 from server.http.auth import new_key
 from server.http.front import FRONT
 from server.model import Role
-from tests import kit
+from tests import stores
 from tests.api.hooks_support import SECRETS, TodaysClock, receiving, turn_until
-from tests.kit import ADMIN_KEY, Town, jean, running, store_url
+from tests.kit import ADMIN_KEY, Town, jean, running
 from tests.pg import holding
+from tests.stores import store_url
 
 Pair = tuple[Town, Town]
 BODY = {"titre": "alerte", "message": "Tempête prévue", "utilisateurs": [jean()]}
@@ -158,7 +159,7 @@ async def test_what_is_critique_is_begun_though_every_node_is_busy(pair: Pair) -
 async def test_a_webhook_is_called_by_one_node_and_by_another_once_that_one_is_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(kit.ENGINE, "name", "postgres")
+    monkeypatch.setitem(stores.ENGINE, "name", "postgres")
     async with receiving(TodaysClock()) as receiver, AsyncExitStack() as stack:
         hooks = {"WEBHOOKS__SECRETS": f'["{SECRETS[0]}"]', "WEBHOOKS__ALLOW": '["127.0.0.1"]'}
         nodes = [await stack.enter_async_context(running(tmp_path, name, **hooks)) for name in "ab"]
@@ -183,7 +184,7 @@ async def test_a_webhook_is_called_by_one_node_and_by_another_once_that_one_is_d
 async def test_an_alert_is_raised_and_told_once_by_all_nodes_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(kit.ENGINE, "name", "postgres")
+    monkeypatch.setitem(stores.ENGINE, "name", "postgres")
     eager = {"ALERTS__MIN_TASKS": "3", "ALERTS__FAILURE_RATIO": "0.5", "ALERTS__NOTIFY": '["sms:+33612345678"]'}
     async with running(tmp_path, "a", **eager) as a, running(tmp_path, "b", **eager) as b:
         phones = [node.service("sms") for node in (a, b)]
@@ -205,7 +206,7 @@ async def test_an_alert_is_raised_and_told_once_by_all_nodes_together(
 async def test_three_nodes_that_start_at_once_on_an_empty_store_make_one_admin_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(kit.ENGINE, "name", "postgres")
+    monkeypatch.setitem(stores.ENGINE, "name", "postgres")
     await store_url(tmp_path)
     async with AsyncExitStack() as stack:
         starts = [stack.enter_async_context(running(tmp_path, name, AUTH__ADMIN_KEY="")) for name in "abc"]

@@ -32,6 +32,7 @@ from tests.api.http_kit import TurnedClock
 from tests.kit import ADMIN_KEY, Town
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guide.fr.md"
+both = pytest.mark.usefixtures("both_engines")
 BASE = "http://localhost:5000"
 HOOK = "https://mairie.example/tocsin"
 REFUSED_PHONE = "+33 6 00 00 00 00"
@@ -300,6 +301,7 @@ async def playing(folder: Path) -> AsyncIterator[Player]:
         yield Player(town, receiver, keys)
 
 
+@both
 async def test_every_call_of_the_guide_answers_as_shown(tmp_path: Path) -> None:
     async with playing(tmp_path) as player:
         for call in calls(blocks(GUIDE.read_text(encoding="utf-8"))):

@@ -22,6 +22,7 @@ from tests.api.http_kit import Kit, serving
 
 GOOD = {"titre": "x", "message": "y", "utilisateurs": [{"id": "1", "nom": "Jean"}]}
 routes = Routes()
+both = pytest.mark.usefixtures("both_engines")
 
 
 class Query(msgspec.Struct):
@@ -248,6 +249,7 @@ async def test_a_query_is_checked_also_where_none_is_taken(kit: Kit) -> None:
     assert await answer.json() == {"by": "admin", "limit": 3}
 
 
+@both
 async def test_what_an_admin_does_is_written_down(kit: Kit) -> None:
     await kit.client.post("/rule/7", headers=kit.key())
     await kit.client.post("/rule/8", headers=kit.key(Role.VIEWER))

@@ -21,6 +21,7 @@ from server.model import ApiKey, Role
 from tests.api.http_kit import SECRETS, Kit, serving
 
 routes = Routes()
+both = pytest.mark.usefixtures("both_engines")
 
 
 @routes.get("/me", needs=Role.VIEWER)
@@ -59,6 +60,7 @@ def cookie(token: str, **more: str) -> dict[str, str]:
     return {"Cookie": f"tocsin_session={token}"} | {name.replace("_", "-"): value for name, value in more.items()}
 
 
+@both
 async def test_a_key_becomes_a_session_with_a_strict_cookie(kit: Kit) -> None:
     answer = await kit.client.post("/admin/login", json={"key": SECRETS[Role.OPERATOR], "next": "/admin/send"})
     assert await answer.json() == {"success": True, "name": "operator", "role": "operator", "next": "/admin/send"}
@@ -114,6 +116,7 @@ def test_only_a_path_of_this_server_is_gone_on_to(path: str | None) -> None:
     assert local_path("/admin/keys?x=//y") == "/admin/keys?x=//y"
 
 
+@both
 async def test_every_sign_in_makes_a_new_session_and_ends_the_old_one(kit: Kit) -> None:
     first = await sign_in(kit)
     second = await sign_in(kit, Cookie=f"tocsin_session={first}")
@@ -122,6 +125,7 @@ async def test_every_sign_in_makes_a_new_session_and_ends_the_old_one(kit: Kit) 
     assert (await kit.client.get("/me", headers=cookie(second))).status == 200
 
 
+@both
 async def test_a_session_ends_after_twelve_hours(kit: Kit) -> None:
     token = await sign_in(kit)
     kit.clock.turn(12 * 3600 - 10)
@@ -130,6 +134,7 @@ async def test_a_session_ends_after_twelve_hours(kit: Kit) -> None:
     assert (await kit.client.get("/me", headers=cookie(token))).status == 401
 
 
+@both
 async def test_signing_out_ends_the_session_and_its_streams(kit: Kit) -> None:
     told: list[tuple[str, str | None]] = []
     kit.front.keyring.on_revoked.append(lambda key_id, session_id: told.append((key_id, session_id)))
@@ -195,6 +200,7 @@ async def test_bad_sign_ins_are_slowed_down_per_address(kit: Kit) -> None:
     assert (await kit.client.post("/admin/login", json={"key": SECRETS[Role.ADMIN]})).status == 200
 
 
+@both
 async def test_a_first_start_makes_an_admin_key_and_a_link_that_works_once(tmp_path: Path) -> None:
     async with serving(tmp_path, *ALL, keys=False) as kit:
         first = kit.front.keyring.first
@@ -219,6 +225,7 @@ async def test_a_first_start_makes_an_admin_key_and_a_link_that_works_once(tmp_p
         assert (await kit.client.get("/me", headers={"X-API-Key": first.secret})).status == 200
 
 
+@both
 async def test_a_configured_key_is_an_admin_from_the_start_and_its_sessions_die_with_it(tmp_path: Path) -> None:
     async with serving(tmp_path, *ALL, keys=False, auth={"admin_key": "changed-me"}) as kit:
         assert kit.front.keyring.first is None
@@ -230,6 +237,7 @@ async def test_a_configured_key_is_an_admin_from_the_start_and_its_sessions_die_
         assert (await kit.client.get("/me", headers=cookie(token))).status == 401
 
 
+@both
 async def test_keys_are_made_listed_and_revoked(kit: Kit) -> None:
     told: list[tuple[str, str | None]] = []
     kit.front.keyring.on_revoked.append(lambda key_id, session_id: told.append((key_id, session_id)))
@@ -273,6 +281,7 @@ async def test_a_cursor_that_we_did_not_give_is_refused(kit: Kit, cursor: str) -
     assert answer.status == 422
 
 
+@both
 async def test_a_key_revoked_elsewhere_is_dead_within_five_seconds(kit: Kit) -> None:
     gone = asyncio.Event()
     kit.front.keyring.on_revoked.append(lambda key_id, session_id: gone.set())
@@ -284,6 +293,7 @@ async def test_a_key_revoked_elsewhere_is_dead_within_five_seconds(kit: Kit) -> 
     assert (await kit.client.get("/me", headers=cookie(token))).status == 401
 
 
+@both
 async def test_a_session_ended_elsewhere_ends_its_streams(kit: Kit) -> None:
     gone = asyncio.Event()
     token = await sign_in(kit)
@@ -295,6 +305,7 @@ async def test_a_session_ended_elsewhere_ends_its_streams(kit: Kit) -> None:
     assert (await kit.client.get("/me", headers=cookie(token))).status == 401
 
 
+@both
 async def test_the_last_use_of_keys_reaches_the_store(tmp_path: Path) -> None:
     async with serving(tmp_path, *ALL) as kit:
         await kit.client.get("/me", headers=kit.key(Role.VIEWER))
@@ -304,6 +315,7 @@ async def test_the_last_use_of_keys_reaches_the_store(tmp_path: Path) -> None:
         assert viewer.used_ms == used_ms
 
 
+@both
 async def test_a_key_made_while_the_keys_are_read_again_works_at_once(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,8 @@ from notifiers import Refused, RetryLater
 from server.model import Role
 from tests.kit import Town, jean, running
 
+both = pytest.mark.usefixtures("both_engines")
+
 
 class Scrape:
     """A parsed answer."""
@@ -37,6 +39,7 @@ async def scrape(town: Town) -> Scrape:
     return Scrape(await answer.text())
 
 
+@both
 async def test_it_counts_tasks_events_deliveries_commits_and_answers(town: Town) -> None:
     town.service("sms").will(Refused("address_refused", "550"))
     await town.until_status(await town.send(), "completed")
@@ -77,6 +80,7 @@ async def test_it_counts_tasks_events_deliveries_commits_and_answers(town: Town)
     assert (build.value, build.labels["node"], sorted(build.labels)) == (1, "test-node", ["node", "python", "version"])
 
 
+@both
 async def test_every_name_begins_with_ours_and_no_label_holds_an_id(town: Town) -> None:
     task_id = await town.send()
     await town.until_status(task_id, "completed")
@@ -92,6 +96,7 @@ async def test_every_name_begins_with_ours_and_no_label_holds_an_id(town: Town) 
     assert "BREW" not in text
 
 
+@both
 async def test_a_breaker_that_opens_is_seen(town: Town) -> None:
     town.service("email").always(lambda message: RetryLater("unreachable", transport=True))
     await town.send(recipients=[jean(n) for n in range(8)])

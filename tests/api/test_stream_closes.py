@@ -21,6 +21,7 @@ from tests.api.http_kit import SECRETS
 from tests.api.stream_kit import Desk, close_code, desk, frame, read_to, seqs, settle
 
 VIEWER = {"X-API-Key": SECRETS[Role.VIEWER]}
+both = pytest.mark.usefixtures("both_engines")
 
 
 @pytest.fixture
@@ -144,6 +145,7 @@ async def test_a_bad_last_event_id_is_422(kit: Desk):
     assert (answer.status, (await answer.json())["errors"][0]["parameter"]) == (422, "Last-Event-ID")
 
 
+@both
 async def test_a_cookie_counts_from_an_own_page_alone(kit: Desk):
     _, cookie = await signed_in(kit)
     own = str(kit.client.make_url("/")).rstrip("/")
@@ -271,6 +273,7 @@ async def test_a_command_that_is_not_understood_is_answered_and_nothing_else_cha
     assert seqs([await frame(ws)]) == [21]
 
 
+@both
 async def test_a_revoked_key_is_1008_and_other_keys_live_on(kit: Desk):
     ws, other = await kit.open(), await kit.open(role=Role.ADMIN)
     answer = await kit.client.get("/api/events", headers=VIEWER)
@@ -282,6 +285,7 @@ async def test_a_revoked_key_is_1008_and_other_keys_live_on(kit: Desk):
     assert seqs([await frame(other)]) == [21]
 
 
+@both
 async def test_a_key_revoked_elsewhere_is_1008_within_5_seconds(kit: Desk):
     ws = await kit.open()
     await kit.keyring._store.revoke_key("viewer", kit.clock.now_ms())
@@ -290,6 +294,7 @@ async def test_a_key_revoked_elsewhere_is_1008_within_5_seconds(kit: Desk):
     assert await closed == 1008
 
 
+@both
 async def test_a_session_that_ends_takes_its_own_streams_alone(kit: Desk):
     session_id, cookie = await signed_in(kit)
     own = str(kit.client.make_url("/")).rstrip("/")

@@ -8,6 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 import msgspec
+import pytest
 from aiohttp import ClientWebSocketResponse, WSMsgType
 
 from server.api.frames import LogEvent
@@ -17,6 +18,8 @@ from server.views import TaskView
 from tests.api.stream_kit import frame, read_to, seqs
 from tests.kit import ADMIN_KEY, Town, running
 
+both = pytest.mark.usefixtures("both_engines")
+
 
 async def opened(town: Town, query: str) -> tuple[ClientWebSocketResponse, dict[str, Any]]:
     """A stream and its hello."""
@@ -24,7 +27,8 @@ async def opened(town: Town, query: str) -> tuple[ClientWebSocketResponse, dict[
     return ws, await frame(ws)
 
 
-async def test_a_follower_goes_on_where_it_was_after_a_restart(both_engines: str, tmp_path: Path):
+@both
+async def test_a_follower_goes_on_where_it_was_after_a_restart(tmp_path: Path):
     async with running(tmp_path) as town:
         ws, hello = await opened(town, "")
         for _ in range(3):
@@ -58,6 +62,7 @@ async def test_a_follower_goes_on_where_it_was_after_a_restart(both_engines: str
         assert [each for batch in seen + rest + after for each in batch.get("events", ())] == stored
 
 
+@both
 async def test_events_are_as_documented(town: Town):
     ws, _ = await opened(town, "stats=1")
     await town.send()
@@ -73,6 +78,7 @@ async def test_events_are_as_documented(town: Town):
     assert "queue.paused" in [each["event"] for each in found]
 
 
+@both
 async def test_a_deleted_task_is_told(town: Town):
     task_id = await town.send()
     await town.until_ended(task_id)
@@ -83,7 +89,8 @@ async def test_a_deleted_task_is_told(town: Town):
     assert set(deleted["task"]) == {"id", "type", "status", "priority"}
 
 
-async def test_one_tasks_events_are_found_by_index_as_by_looking_at_all(both_engines: str, tmp_path: Path):
+@both
+async def test_one_tasks_events_are_found_by_index_as_by_looking_at_all(tmp_path: Path):
     async with running(tmp_path, EVENTS__RING="16") as town:
         ids = [await town.send() for _ in range(100)]
         await town.until_idle()

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 import pytest_asyncio
 
-from tests import kit
+from tests import stores
 from tests.attacks.siege import GOOD, Siege, besieged
 from tests.attacks.test_bodies import (
     test_a_key_is_made_of_name_and_role_alone,
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 def on_postgres() -> Iterator[None]:
     """Every server of this file has PostgreSQL behind it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(kit.ENGINE, "name", "postgres")
+        patch.setitem(stores.ENGINE, "name", "postgres")
         yield
 
 
@@ -75,7 +75,7 @@ async def test_no_character_of_a_search_means_another(tmp_path_factory: pytest.T
     """On both engines: what is searched for is what is found."""
     for engine in ("sqlite", "postgres"):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(kit.ENGINE, "name", engine)
+            patch.setitem(stores.ENGINE, "name", engine)
             async with besieged(tmp_path_factory.mktemp(engine)) as siege:
                 for title in TITLES:
                     assert (await siege.post(GOOD | {"titre": title})).status == 202

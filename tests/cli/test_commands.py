@@ -20,6 +20,7 @@ from server.commands import demo
 from server.store.desk import Run
 from tests.cli.conftest import Cli
 from tests.kit import ADMIN_KEY, Town
+from tests.stores import store_url
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -108,10 +109,11 @@ def test_check_is_content_with_what_is_shipped(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "data" / "tocsin.db").exists()
 
 
+@pytest.mark.usefixtures("both_engines")
 async def test_check_works_beside_a_running_server(
     town: Town, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TOCSIN_STORE__URL", "sqlite:tocsin.db")
+    monkeypatch.setenv("TOCSIN_STORE__URL", await store_url(tmp_path))
 
     assert await asyncio.to_thread(main, ["check", "--config", str(tmp_path / "config.toml")]) == 0
 
@@ -172,10 +174,11 @@ def test_check_says_until_when_a_certificate_holds(tmp_path: Path, capsys: pytes
 # --- verify --------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("both_engines")
 async def test_verify_prints_a_table_and_ends_with_1_on_a_finding(
     town: Town, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TOCSIN_STORE__URL", "sqlite:tocsin.db")
+    monkeypatch.setenv("TOCSIN_STORE__URL", await store_url(tmp_path))
     task_id = await town.send()
     await town.until_idle()
     command = ("verify", "--config", str(tmp_path / "config.toml"))
