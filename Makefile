@@ -10,7 +10,7 @@ ARGS   ?=
 ONLY   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench campaign pins clean venv runtime dev peers chromium
+.PHONY: help run test check bench campaign pins clean venv runtime dev peers chromium pgbouncer
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -18,7 +18,7 @@ help: ## list what can be made
 run: runtime ## set up, then serve (ARGS="--config FILE" …)
 	@exec $(PY) run.py serve $(ARGS)
 
-test: dev chromium ## set up, then run every test (ARGS="tests/unit -k config" …)
+test: dev chromium pgbouncer ## set up, then run every test (ARGS="tests/unit -k config" …)
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: dev ## style, types, layers, and the texts of both languages
@@ -68,3 +68,6 @@ venv:
 
 chromium: dev
 	@$(PY) tests/browser/chromium.py
+
+pgbouncer: dev
+	@$(PY) -m tests.cluster.pgbouncer

@@ -3,9 +3,7 @@
 Operations commit in batches over one connection, their statements pipelined; `seq` grows in commit order because its
 counter's row is locked from the tail of each transaction to its commit. `NOTIFY` is a coalesced hint that says only
 whose it is, a poll stands under it; what is told to the node is always read from the log, in order, others' events too.
-
-Through PgBouncer in transaction mode: 1.21 or later with `max_prepared_statements`, or any with
-`?statement_cache_size=0` in the URL. The hint then never comes and the poll serves alone.
+What a pooler between needs is said in `pooler`.
 """
 
 from __future__ import annotations
@@ -16,13 +14,12 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
 
 from server.model import Event
-from server.store import schema, sql
+from server.store import pooler, schema, sql
 from server.store.engine import (
     MAX_BATCH,
     MAX_WAITING,
@@ -83,16 +80,6 @@ AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 async def _events_after(tx: Tx, after: int) -> list[Row]:
     return await tx.all(sql.EVENTS_AFTER, after, PAGE)
-
-
-def _own_options(url: str) -> tuple[str, dict[str, int]]:
-    """The URL without what is meant for asyncpg alone, and that."""
-    parts = urlsplit(url)
-    query = parse_qsl(parts.query, keep_blank_values=True)
-    own = {name: int(value) for name, value in query if name == "statement_cache_size"}
-    if not own:
-        return url, {}
-    return urlunsplit(parts._replace(query=urlencode([pair for pair in query if pair[0] not in own], safe="/"))), own
 
 
 async def _as_it_is(connection: Any) -> None:
@@ -189,7 +176,7 @@ class PostgresEngine:
 
     def __init__(self, url: str):
         try:
-            self._url, self._options = _own_options(url)
+            self._url, self._options = pooler.own_options(url)
         except ValueError:
             raise StoreRefused("store.url: expected a number for statement_cache_size") from None
         self._own = uuid4().hex  # whose hint it is: what this node wrote it need not read
@@ -210,6 +197,8 @@ class PostgresEngine:
                 self._url, timeout=TIMEOUT_S, **self._options
             )  # it may take as long as it takes
             try:
+                if not self._options:
+                    await pooler.check(migrating, self._own)
                 await self._migrate(migrating)
             finally:
                 await migrating.close(timeout=TIMEOUT_S)
@@ -224,10 +213,7 @@ class PostgresEngine:
         except (asyncpg.exceptions.ClientConfigurationError, ValueError) as error:
             raise StoreRefused(f"store.url: expected postgresql://USER:SECRET@HOST/DATABASE: {error}") from None
         except (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError):
-            raise StoreRefused(
-                "store.url: this pooler keeps no prepared statements; add ?statement_cache_size=0, or use PgBouncer"
-                " 1.21 or later with max_prepared_statements, or pool_mode = session"
-            ) from None
+            raise StoreRefused(pooler.POOLER) from None
         except NO as error:
             raise StoreUnavailable(f"PostgreSQL is out of reach: {error or type(error).__name__}") from None
         for name, loop in (("commit", self._commit_loop), ("tail", self._tail_loop), ("listen", self._listen_loop)):

@@ -47,11 +47,16 @@ class Postgres:
         self._sockets = str(self._server.get_postmaster_info().socket_dir)
         self._count = 0
 
+    @property
+    def url(self) -> str:
+        """The server's URL."""
+        return str(self._server.get_uri("postgres"))
+
     async def database(self) -> str:
         """The URL of a new, empty database."""
         self._count += 1
         name = f"tocsin_{self._count}"
-        connection = await asyncpg.connect(self._server.get_uri("postgres"))
+        connection = await asyncpg.connect(self.url)
         await connection.execute(f"CREATE DATABASE {name}")
         await connection.close()
         return str(self._server.get_uri(name))
@@ -196,7 +201,10 @@ class Cluster:
     def add(self, *command: str, **environ: str) -> Node:
         """One more node, not yet started."""
         node = Node(
-            self.folder / f"node{len(self.nodes)}", self.gateway, command or ("serve",), STORE__URL=self.url, **environ
+            self.folder / f"node{len(self.nodes)}",
+            self.gateway,
+            command or ("serve",),
+            **({"STORE__URL": self.url} | environ),
         )
         self.nodes.append(node)
         self.callers[node] = Caller(node, self.journal)
@@ -325,15 +333,23 @@ async def until(holds: Callable[[], Any], within_s: float = 30) -> None:
 
 @asynccontextmanager
 async def cluster(
-    folder: Path, postgres: Postgres, seed: int, nodes: int = 2, **environ: str
+    folder: Path,
+    postgres: Postgres,
+    seed: int,
+    nodes: int = 2,
+    way: Callable[[str], str] = str,
+    **environ: str,
 ) -> AsyncIterator[Cluster]:
-    """`nodes` nodes over a new database, started; whatever lives of them at the end is killed."""
+    """`nodes` nodes over a new database, started; whatever lives of them at the end is killed.
+
+    `way` makes of the database's URL the one by which they come to it.
+    """
     gateway = Sink()
     gateway.delay_s = 0.01
     listening = await asyncio.get_running_loop().create_server(lambda: _Gateway(gateway), "127.0.0.1", 0, backlog=512)
     gateway.port = listening.sockets[0].getsockname()[1]
     made = Cluster(folder, await postgres.database(), postgres, gateway, Random(seed))
-    settings = {"QUEUE__LEASE_S": "3", "SERVER__SHUTDOWN_GRACE_S": "10"} | environ
+    settings = {"STORE__URL": way(made.url), "QUEUE__LEASE_S": "3", "SERVER__SHUTDOWN_GRACE_S": "10"} | environ
     try:
         for _ in range(nodes):
             made.add(**settings)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -74,12 +74,18 @@ class Scene(Struct):
 
 @asynccontextmanager
 async def scene(
-    name: str, folder: Path, postgres: Postgres, seed: int, nodes: int = 2, **environ: str
+    name: str,
+    folder: Path,
+    postgres: Postgres,
+    seed: int,
+    nodes: int = 2,
+    way: Callable[[str], str] = str,
+    **environ: str,
 ) -> AsyncIterator[Scene]:
     """A started cluster with a subscriber at its first node and one who goes from node to node."""
     print(f"{name}: seed {seed}")
     begun = time.perf_counter()
-    async with cluster(folder, postgres, seed, nodes, **environ) as made:
+    async with cluster(folder, postgres, seed, nodes, way, **environ) as made:
         made.follow(made.nodes[0])
         made.follow(*made.nodes)
         staged = Scene(made, Report(name, seed, nodes), set())
@@ -235,6 +241,29 @@ async def _ready(c: Cluster, node: Node) -> None:
     await until(answers)
 
 
+async def by_way(
+    folder: Path,
+    postgres: Postgres,
+    *,
+    seed: int,
+    way: Callable[[str], str],
+    troubles: tuple[Callable[[], Awaitable[None]], ...],
+) -> Report:
+    """The nodes come to PostgreSQL by a `way` on which there are `troubles` under load, each over when it returns."""
+    async with scene("a pooler between", folder, postgres, seed, 2, way, QUEUE__LEASE_S="8") as s:
+        c = s.cluster
+        async with c.load():
+            for trouble in troubles:
+                await c.gateway.more(60)
+                await trouble()
+                s.report.troubles += 1
+                await asyncio.gather(*(_ready(c, node) for node in c.nodes))
+            await c.gateway.more(60)
+        await s.finish()
+        s.report.faults += [f"node {n} delivered nothing" for n, count in enumerate(s.report.by_node) if not count]
+    return s.report
+
+
 async def split(folder: Path, postgres: Postgres, *, seed: int, tasks: int) -> Report:
     """One node that only serves, one that only delivers."""
     async with scene("serve --workers 0, worker", folder, postgres, seed, 1, QUEUE__EXPRESS_WORKERS="0") as s:
@@ -277,4 +306,4 @@ def shown(report: Report) -> dict[str, Any]:
     }  # fmt: skip
 
 
-__all__ = ["Report", "asleep", "kills", "once", "rolling", "shown", "split", "storage"]
+__all__ = ["Report", "asleep", "by_way", "kills", "once", "rolling", "shown", "split", "storage"]

@@ -71,6 +71,7 @@ ELSEWHERE = {
     "copy.py": "a command that reads everything",
     "schema/__init__.py": "runs once, before anything else",
     "postgres.py": "asks for no table",
+    "pooler.py": "asks for no table",
 }
 
 
