@@ -50,7 +50,7 @@ from server.store import Store, StoreUnavailable
 from server.store.desk import Remove
 from server.store.orders import Cancel, Pause, Refusal, Retry
 from server.store.reads import Chunk, Page, TaskFilter
-from server.store.writes import Enqueue, Full, Idempotency, Replayed
+from server.store.writes import Enqueue, Full, Idempotency, InHand, Replayed
 from server.vetting import MAX_ERRORS, vet
 from server.workers import WorkerPool
 
@@ -191,6 +191,8 @@ class QueueManager:
         match stored:
             case Full():
                 raise QueueFull()
+            case InHand():
+                raise IdempotencyInHand()
             case Replayed(same=False):
                 raise IdempotencyConflict()
             case Replayed(answer=answer):

@@ -43,6 +43,8 @@ WORDS = {
     "{among}": "= ANY($1::text[])",
     "{int}": "::bigint",
     "{text}": "::text",
+    "{bytes}": "::bytea",
+    "{free}": "pg_try_advisory_xact_lock(hashtextextended($1 || chr(10) || $2, 0))",
 }
 READERS = 4
 TIMEOUT_S = 4.0  # below the 5 s within which a sender must be told that storage says no

@@ -1,7 +1,8 @@
 """Every statement of the store, once, beside its purpose. `$1` placeholders; both engines run them.
 
 `{for_update}` and `{skip_locked}` are row locks where the engine has them, `{among}` is a list of keys (`Tx.among`),
-`{int}` and `{text}` say what a bare placeholder is. A partial index serves a query only if
+`{int}`, `{text}` and `{bytes}` say what a bare placeholder is, `{free}` is true unless another node has $1 with $2 in
+hand. A partial index serves a query only if
 its condition stands in the query word for word (`schema/`).
 """
 
@@ -40,12 +41,13 @@ INSERT INTO task ({TASK}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 
 ADD_CHUNK = "INSERT INTO chunk (task_id, n, recipients) VALUES ($1, $2, $3)"
 
 CLAIM_IDEMPOTENCY = """
-INSERT INTO idempotency (key_id, key, hash, task_id, answer, at_ms) VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO idempotency (key_id, key, hash, task_id, answer, at_ms)
+SELECT $1{text}, $2{text}, $3{text}, $4{text}, $5{bytes}, $6{int} WHERE {free}
 ON CONFLICT (key_id, key) DO UPDATE
   SET hash = excluded.hash, task_id = excluded.task_id, answer = excluded.answer, at_ms = excluded.at_ms
   WHERE idempotency.at_ms < $7
 RETURNING key"""
-"""Take an Idempotency-Key; no row if it was used since $7."""
+"""Take an Idempotency-Key; no row if it was used since $7, or is in hand at another node: {free} never waits for it."""
 
 GET_IDEMPOTENCY = "SELECT hash, answer FROM idempotency WHERE key_id = $1 AND key = $2 AND at_ms >= $3"
 

@@ -49,6 +49,8 @@ WORDS = {
     "{among}": "IN (SELECT value FROM json_each($1))",
     "{int}": "",
     "{text}": "",
+    "{bytes}": "",
+    "{free}": "TRUE",
 }
 SIZES = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
 """Rows that one statement takes: few sizes, so that each is prepared but once, and any number soon put together."""

@@ -52,6 +52,10 @@ class Replayed(msgspec.Struct, frozen=True):
     same: bool
 
 
+class InHand(msgspec.Struct, frozen=True):
+    """Another node is storing a task with this Idempotency-Key at this moment."""
+
+
 class Idempotency(msgspec.Struct, frozen=True):
     """A sender's Idempotency-Key with the hash of its request and the answer to give again."""
 
@@ -74,7 +78,7 @@ class Taking:
 
 @dataclass(eq=False)
 class Enqueue(Op):
-    """Store a new task. Gives the task, Full, or Replayed.
+    """Store a new task. Gives the task, Full, Replayed, or InHand.
 
     With `taking` the task is stored as claimed, unless something else is ready: that was there first.
     """
@@ -101,8 +105,8 @@ class Enqueue(Op):
             task = op.task
             idem = op.idempotency
             full = open_tasks + len(tasks) >= op.max_open
-            if idem and (replayed := await cls._replayed(batch, idem, task, only_look=full)):
-                results.append(replayed)
+            if idem and (before := await cls._before(batch, idem, task, only_look=full)):
+                results.append(before)
                 continue
             if full:
                 results.append(Full())
@@ -127,13 +131,17 @@ class Enqueue(Op):
         return results
 
     @staticmethod
-    async def _replayed(batch: Batch, idem: Idempotency, task: NotificationTask, *, only_look: bool) -> Replayed | None:
-        """What was answered to this key before; None (and, unless `only_look`, the key is now this task's)."""
+    async def _before(
+        batch: Batch, idem: Idempotency, task: NotificationTask, *, only_look: bool
+    ) -> Replayed | InHand | None:
+        """What came of this key before; None (and, unless `only_look`, the key is now this task's)."""
         row = (idem.key_id, idem.key, idem.hash, task.id, idem.answer, task.created_ms, idem.not_since_ms)
         if not only_look and await batch.tx.all(sql.CLAIM_IDEMPOTENCY, *row):
             return None
         rows = await batch.tx.all(sql.GET_IDEMPOTENCY, idem.key_id, idem.key, idem.not_since_ms)
-        return Replayed(answer=rows[0][1], same=rows[0][0] == idem.hash) if rows else None
+        if rows:
+            return Replayed(answer=rows[0][1], same=rows[0][0] == idem.hash)
+        return None if only_look else InHand()
 
 
 class Claimed(msgspec.Struct, frozen=True):

@@ -48,6 +48,32 @@ async def test_the_same_key_at_two_nodes_at_once_makes_one_task(pair: Pair) -> N
     assert len(made) == 10
 
 
+async def test_while_a_key_is_in_hand_at_one_node_another_says_so_and_afterwards_gives_the_same_answer(
+    pair: Pair, tmp_path: Path
+) -> None:
+    a, b = pair
+    path, key = "/api/notifications/meteo", {"Idempotency-Key": "k1"}
+    seq = "SELECT n FROM counter WHERE name = 'seq' FOR UPDATE"  # what the first needs to commit
+
+    async with holding(await store_url(tmp_path), seq) as until_waiting:
+        first = asyncio.create_task(a.post(path, BODY, **key))
+        await until_waiting("WITH taken AS", 1)
+        meanwhile = [await b.post(path, body, **key) for body in (BODY, BODY | {"titre": "autre"})]
+        assert not first.done()
+    answered, again, other = (
+        await first,
+        await b.post(path, BODY, **key),
+        await b.post(path, BODY, **{"Idempotency-Key": "k2"}),
+    )
+
+    assert [(answer.status, (await answer.json())["code"]) for answer in meanwhile] == [
+        (409, "idempotency-in-hand")
+    ] * 2
+    assert (answered.status, again.status, other.status) == (202, 202, 202)
+    assert "Idempotent-Replayed" not in answered.headers and again.headers["Idempotent-Replayed"] == "true"
+    assert await answered.json() == await again.json() != await other.json()
+
+
 async def test_a_pause_at_one_node_stops_all_and_a_resume_at_another_lets_them_go_on(pair: Pair) -> None:
     a, b = pair
     services = [node.service("email") for node in pair]

@@ -398,6 +398,8 @@ async def test_what_waits_for_a_slow_channel_is_given_back_at_once(tmp_path: Pat
         task_id = await town.send("infra", [jean(number) for number in range(5)])
         await town.until(lambda: email.calls and town.app[CHANNELS]["email"].gate.waiting)
 
+        await town.post("/admin/api/queue/pause")  # else it would be taken up again
+
         town.pool.stop(task_id, "drain")
         await town.until_status(task_id, "pending")
 

@@ -221,7 +221,7 @@ def no_dedupe() -> None:
     async def never(batch: Any, idem: Any, task: Any, *, only_look: bool) -> None:
         return None
 
-    Enqueue._replayed = staticmethod(never)  # type: ignore[method-assign,assignment]
+    Enqueue._before = staticmethod(never)  # type: ignore[method-assign,assignment]
 
 
 def acknowledge_first() -> None:
