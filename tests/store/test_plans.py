@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
@@ -63,16 +62,6 @@ FROM n"""
 """Tasks ?1 to ?2: one in ROWS / FEW is pending, or (?3) every one."""
 COSTS: dict[str, int] = {}
 """Steps of SQLite's machine that a claim of three takes, by what is pending."""
-WORD = re.compile(r"\s*(SELECT|UPDATE|DELETE|WITH|INSERT)\s")
-LISTED = {"sql.py", "postgres_sets.py"}
-"""Whose statements these tests list: all of them."""
-ELSEWHERE = {
-    "verify.py": "a command that reads everything",
-    "copy.py": "a command that reads everything",
-    "schema/__init__.py": "runs once, before anything else",
-    "postgres.py": "asks for no table",
-    "pooler.py": "asks for no table",
-}
 
 
 @pytest.fixture(scope="module")
@@ -160,22 +149,6 @@ def test_a_claim_costs_the_same_whatever_waits(database: apsw.Connection) -> Non
     print(COSTS)
 
     assert COSTS["many"] <= COSTS["few"] + 8, COSTS
-
-
-def test_every_statement_of_the_store_is_among_those_listed() -> None:
-    folder = Path(sql.__file__).parent
-    for path in sorted(folder.rglob("*.py")):
-        name = path.relative_to(folder).as_posix()
-        if name in LISTED:
-            continue
-        found = [
-            node.value
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and WORD.match(node.value)
-        ]
-        assert not found or name in ELSEWHERE, (name, found)
-    at_work = [text for text in vars(sql).values() if isinstance(text, str) and WORD.match(text)]
-    assert len(at_work) == sum("for many" not in name for name in STATEMENTS) + 2  # PAGE and PAGE_END: below
 
 
 FILTERS = [
