@@ -85,7 +85,7 @@ class Smtp:
         for wire in [*self._wires]:
             wire.cut()
         if self._context:
-            await asyncio.wait([self._context])
+            await asyncio.gather(self._context, return_exceptions=True)
 
     async def _send(self, letter: Letter) -> Outcome:
         again = True
@@ -140,11 +140,7 @@ class Smtp:
         self._connecting += 1
         wire: Wire | None = None
         try:
-            context = None
-            if self._tls != "none":
-                if self._context is None:  # it reads the authorities from disk
-                    self._context = asyncio.create_task(asyncio.to_thread(ssl.create_default_context), name="smtp-tls")
-                context = await asyncio.shield(self._context)
+            context = None if self._tls == "none" else await self._trusted()
             place = self._place
             wire = await connect(
                 aiosmtplib.SMTP(
@@ -160,6 +156,17 @@ class Smtp:
             self._connecting -= 1
             if wire is None:
                 self._wake()
+
+    async def _trusted(self) -> ssl.SSLContext:
+        """Whom to trust, read from disk once for all; what could not be read is read again for the next who asks."""
+        reading = self._context
+        if reading is None or (reading.done() and (reading.cancelled() or reading.exception())):
+            reading = asyncio.create_task(asyncio.to_thread(ssl.create_default_context), name="smtp-tls")
+            self._context = reading
+        try:
+            return await asyncio.shield(reading)
+        except OSError as error:
+            raise NoWire(RetryLater("tls_failed", detail=clip(error.strerror or str(error)), transport=True)) from None
 
     def _give(self, wire: Wire) -> None:
         if wire.alive:

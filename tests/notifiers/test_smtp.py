@@ -377,6 +377,22 @@ async def test_without_the_encryption_that_was_asked_for_nothing_is_sent(post):
     assert post.rcpts == []
 
 
+async def test_whom_to_trust_is_read_again_where_it_could_not_be_read(post, tls, monkeypatch, tmp_path):
+    secrets = tmp_path / "not yet there" / "keys"
+    monkeypatch.setenv("SSLKEYLOGFILE", str(secrets))  # it is opened with the authorities
+    async with serving(post, tls=tls), smtp(f"smtp://localhost:{post.port}?tls=starttls&from=a@b.fr") as mail:
+        at_first = await asyncio.gather(*(mail.deliver(message(n)) for n in range(3)))
+        with pytest.raises(NotifierError, match="tls failed No such file"):
+            await mail.check()
+        secrets.parent.mkdir()
+        afterwards = [await mail.deliver(message(n)) for n in range(3)]
+        monkeypatch.delenv("SSLKEYLOGFILE")
+
+    assert {(outcome.reason, outcome.transport) for outcome in at_first} == {("tls_failed", True)}
+    assert all(isinstance(outcome, Sent) for outcome in afterwards)
+    assert len(post.got) == 3
+
+
 async def test_a_certificate_of_a_stranger_is_not_trusted(post, tls, monkeypatch):
     monkeypatch.delenv("SSL_CERT_FILE")
     async with serving(post, tls=tls), smtp(f"smtp://localhost:{post.port}?tls=starttls") as mail:
