@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -164,6 +165,62 @@ async def read_to(ws: ClientWebSocketResponse, seq: int) -> list[dict[str, Any]]
 def seqs(frames: list[dict[str, Any]]) -> list[int]:
     """The numbers of all events in `frames`."""
     return [event["seq"] for each in frames for event in each.get("events", ())]
+
+
+class Raw:
+    """A WebSocket client that sends what no library would."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def open(cls, kit: Desk) -> Raw:
+        server = kit.client.server
+        reader, writer = await asyncio.open_connection(server.host, server.port)
+        writer.write(
+            f"GET /ws/events HTTP/1.1\r\nHost: x\r\nX-API-Key: {SECRETS[Role.VIEWER]}\r\n"
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+        )
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b" 101 " in head, head
+        return cls(reader, writer)
+
+    def send(self, opcode: int, payload: bytes) -> None:
+        size = len(payload)
+        head = (
+            struct.pack("!BB", 0x80 | opcode, 0x80 | size)
+            if size < 126
+            else struct.pack("!BBH", 0x80 | opcode, 254, size)
+        )
+        self.writer.write(head + b"\0\0\0\0" + payload)
+
+    async def receive(self) -> tuple[int, bytes]:
+        """The next frame: opcode and payload."""
+        async with asyncio.timeout(20):
+            first, size = await self.reader.readexactly(2)
+            if size == 126:
+                (size,) = struct.unpack("!H", await self.reader.readexactly(2))
+            elif size == 127:
+                (size,) = struct.unpack("!Q", await self.reader.readexactly(8))
+            return first & 15, await self.reader.readexactly(size)
+
+    async def close_code(self) -> int:
+        """The code of the close frame, whatever comes before it."""
+        while True:
+            opcode, payload = await self.receive()
+            if opcode == 8:
+                return int(struct.unpack("!H", payload[:2])[0])
+
+    async def gone(self) -> bool:
+        """Does the server end the connection?"""
+        async with asyncio.timeout(20):
+            try:
+                while await self.reader.read(65536):
+                    pass
+            except ConnectionError:
+                pass  # cut off rather than closed
+        return True
 
 
 @asynccontextmanager
