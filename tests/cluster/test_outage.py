@@ -111,8 +111,10 @@ async def test_a_defect_in_a_claim_does_not_end_claiming(
             raise defects.pop()
         return await apply(op)
 
-    monkeypatch.setattr(town.store, "apply", watched)
+    await town.post("/admin/api/queue/pause")  # else it could be taken as it is stored, without a claim
     task_id = await town.send("infra")
+    monkeypatch.setattr(town.store, "apply", watched)
+    await town.post("/admin/api/queue/resume")
 
     async def ended() -> bool:
         town.clock.turn(0.5)
