@@ -163,12 +163,12 @@ class Dispatch:
         while True:
             while self._on_wire + len(self._unrecorded) >= most:
                 await self._record()
-            if not self._jobs and (self._read_all or not await self._refill()):
-                return
+            if not self._jobs:
+                if self._read_all or not await self._refill():
+                    return
+                continue  # others went on meanwhile: is there still room?
             if not self.may_call():
                 return
-            if not self._jobs:
-                continue
             job = self._jobs.popleft()
             if self._jobs and len(self._extra) + 1 < most:
                 loop.call_soon(self._help)

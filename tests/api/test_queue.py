@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from notifiers import Refused, RetryLater, Sent
-from server.app import CHANNELS
 from server.store.settle import Settle
 from tests.kit import Town, jean, running
 
@@ -390,18 +389,3 @@ async def test_a_task_that_holds_a_worker_gives_way_to_others(tmp_path: Path) ->
         assert (await town.events(long)).count("task.started") == 2
         assert (await town.task(long))["attempts"] == 1
         assert sorted(email.reached) == [f"u{number}" for number in range(5)]
-
-
-async def test_what_waits_for_a_slow_channel_is_given_back_at_once(tmp_path: Path) -> None:
-    async with running(tmp_path, CHANNELS__EMAIL__RATE_PER_SECOND="0.001") as town:
-        email = town.service("email")
-        task_id = await town.send("infra", [jean(number) for number in range(5)])
-        await town.until(lambda: email.calls and town.app[CHANNELS]["email"].gate.waiting)
-
-        await town.post("/admin/api/queue/pause")  # else it would be taken up again
-
-        town.pool.stop(task_id, "drain")
-        await town.until_status(task_id, "pending")
-
-        assert len(email.calls) == 1
-        assert [row["status"] for row in await town.deliveries(task_id)] == ["sent"] + ["waiting"] * 4
