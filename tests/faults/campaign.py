@@ -62,7 +62,7 @@ PLAN: dict[str, list[Run]] = {
         lambda folder, seed: trouble.starved(folder, seed=seed, descriptors=96),
     ],
     "streams": [
-        lambda folder, seed: streams.crowded(folder, seed=seed, rounds=2, seconds=100, stall_s=60, strict=True),
+        lambda folder, seed: streams.crowded(folder, seed=seed, seconds=300, stall_s=60, strict=True),
     ],
     "cluster": [],  # has its own list, see `plan`
 }

@@ -193,13 +193,12 @@ class Crew:
             self.cut[str(int.from_bytes(said[2:])) if said[:2] == b"\x88\x02" else "reset"] += 1
         self.dead = []
 
-    def die(self, *, roomy: bool) -> socket.socket:
-        """One that never reads; with a `roomy` receive buffer its kernel takes all that comes, the close too."""
+    def die(self, *, little: bool) -> socket.socket:
+        """One that never reads; where `little` comes for it its kernel takes all of it, the close too."""
         sock = socket.socket()
-        if not roomy:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
         sock.connect(("127.0.0.1", self.port))
-        sock.sendall(UPGRADE.format(query="", key=self.key).encode())
+        sock.sendall(UPGRADE.format(query="?type=securite" if little else "", key=self.key).encode())
         return sock
 
     async def obey(self, order: dict[str, Any]) -> dict[str, Any]:
@@ -212,7 +211,7 @@ class Crew:
                 while self.opened < len(readers):
                     await asyncio.sleep(0.01)
             case "dead":
-                self.dead = [self.die(roomy=n % 10 == 0) for n in range(order["dead"])]
+                self.dead = [self.die(little=n % 10 == 0) for n in range(order["dead"])]
             case "bury":
                 await asyncio.to_thread(self.bury)
             case "late":
@@ -221,13 +220,13 @@ class Crew:
             case "until":
                 self.aim(order["seq"], list(self.readers))
                 await self.all.wait()
-            case "back":  # all leave, and come back at once behind a place that they had seen
+            case "back":  # all leave; they and some more come back at once behind a place that the log has had
                 before, self.readers = self.readers, set()
                 for reader in before:
                     reader.transport.abort()
                 draw = random.Random(order["seed"])
-                since = [max(0, each.last - draw.randrange(order["behind"])) for each in before]
-                readers = [Reader(self, seq, whole=each.whole) for each, seq in zip(before, since, strict=True)]
+                whole = [each.whole for each in before] + [False] * (order["readers"] - len(before))
+                readers = [Reader(self, max(0, order["seq"] - draw.randrange(order["behind"])), whole=w) for w in whole]
                 self.aim(order["seq"], readers)
                 began = time.monotonic()
                 await self.join(readers)
