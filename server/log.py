@@ -127,7 +127,7 @@ class Log:
         self._waiter: asyncio.Future[None] | None = None
         self.head = 0  # the newest seq
         self.oldest = 1  # the oldest that the store keeps
-        self.on_append: list[Callable[[], None]] = []
+        self.on_append: list[Callable[[list[Event]], None]] = []  # told what is new
 
     async def open(self) -> None:
         """Find out where the log stands. What other nodes commit meanwhile may be appended already."""
@@ -168,7 +168,7 @@ class Log:
             self._waiter.set_result(None)
             self._waiter = None
         for told in self.on_append:
-            told()
+            told(events)
 
     def _restart(self, first: int) -> None:
         while self._first <= self.head:

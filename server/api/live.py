@@ -127,20 +127,23 @@ class Live:
 
     # --- telling ---------------------------------------------------------------------------------------
 
-    def appended(self) -> None:
-        """There is something new."""
+    def appended(self, events: list[Event]) -> None:
+        """`events` are new."""
         if self._busy or self._loop is None:
             return
         if self._here > FEW:
             self._busy = True
             self._loop.call_soon(self._begin)  # behind those whose change it is: they are answered first
+        elif len(events) == 1 and events[0].seq == self._position + 1:  # as a rule
+            self._position += 1
+            self._tell_few(events)
         else:
             self._tell_few()
 
-    def _tell_few(self) -> None:
-        """Tell everyone at once."""
+    def _tell_few(self, events: list[Event] | None = None) -> None:
+        """Tell everyone at once of `events`, which were taken up, or of the next."""
         try:
-            events = self._take_up()
+            events = events or self._take_up()
             last = self._position
             for group in self._touched(events):
                 if passed := self._passed(group, events):

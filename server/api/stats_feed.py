@@ -15,6 +15,7 @@ import msgspec
 from server.api.frames import Stats, encode, on_wire
 from server.api.subscriber import LIMIT, Subscriber
 from server.clock import Clock
+from server.model import Event
 from server.store.engine import StoreUnavailable
 
 log = logging.getLogger("tocsin.stream")
@@ -58,7 +59,7 @@ class StatsFeed:
         self._subs.discard(sub)
         sub.stats_seen = -1
 
-    def changed(self) -> None:
+    def changed(self, events: list[Event]) -> None:
         """Something happened."""
         if self._subs:
             self._wake.set()

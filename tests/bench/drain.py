@@ -207,10 +207,14 @@ async def run(quick: bool = False) -> list[Row]:
         for part, target in ((0.5, "<= 3 ms"), (0.99, "<= 8 ms")):
             name = f"POST to completed frame, 50/s, p{part * 100:.0f}"
             rows.append(row(name, quantile(took, part) * 1e3, "ms", None, target))
-        for mode, query in (("mode=latest", "?mode=latest"), ("every event", "")):
-            took = await reach(server, 50, seconds, load=both / 2, subscribers=100, query=query)
-            name = f"the same, {both / 2:,.0f} POST/s beside, 100 subscribers ({mode}), p99"
-            rows.append(row(name, quantile(took, 0.99) * 1e3, "ms", None, "<= 50 ms"))
+    for workers in (2, 8):
+        with fresh(QUEUE__WORKERS=str(workers)) as server:
+            await flood(server.port, BODY, count=500)
+            until_completed(server, 500)
+            for mode, query in (("mode=latest", "?mode=latest"), ("every event", "")):
+                took = await reach(server, 50, seconds, load=both / 2, subscribers=100, query=query)
+                name = f"the same, {both / 2:,.0f} POST/s beside, 100 subscribers ({mode}), {workers} workers, p99"
+                rows.append(row(name, quantile(took, 0.99) * 1e3, "ms", None, "<= 50 ms"))
     per_s, more = await crowd()
     rows.append(row("one task of 100,000 recipients", per_s, "deliveries/s", None, ">= 25000"))
     rows.append(row("its memory above idle, at the peak", more, "MiB", None, "< 80"))
