@@ -6,7 +6,7 @@ import asyncio
 import re
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter, sleep
@@ -45,8 +45,11 @@ def until_completed(server: Tocsin, n: int, most_s: float = 120) -> float:
 class Watcher(asyncio.Protocol):
     """A subscriber; the first one notes when each task's completed frame came, the others only read."""
 
-    def __init__(self, port: int, seen: dict[str, float] | None, query: str = ""):
+    def __init__(
+        self, port: int, seen: dict[str, float] | None, query: str = "", moved: Callable[[], None] = lambda: None
+    ):
         self.seen = seen
+        self.moved = moved
         self.opened = asyncio.get_running_loop().create_future()
         self._tail = b""
         self._request = (
@@ -74,16 +77,22 @@ class Watcher(asyncio.Protocol):
             self.seen.setdefault(found[1].decode(), now)
             end = found.end()
         self._tail = text[max(end, len(text) - 160) :]
+        self.moved()
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self.opened.done():
             self.opened.set_exception(ConnectionError("no event stream"))
 
 
-async def watch(port: int, seen: dict[str, float] | None, n: int = 1, query: str = "") -> list[Watcher]:
+async def watch(
+    port: int, seen: dict[str, float] | None, n: int = 1, query: str = "", moved: Callable[[], None] = lambda: None
+) -> list[Watcher]:
     """`n` subscribers, all connected."""
     loop = asyncio.get_running_loop()
-    crew = [(await loop.create_connection(lambda: Watcher(port, seen, query), "127.0.0.1", port))[1] for _ in range(n)]
+    made = [
+        await loop.create_connection(lambda: Watcher(port, seen, query, moved), "127.0.0.1", port) for _ in range(n)
+    ]
+    crew = [watcher for _, watcher in made]
     await asyncio.gather(*(watcher.opened for watcher in crew))
     return crew
 
@@ -146,7 +155,8 @@ async def steady(seconds: float) -> tuple[float, float]:
 async def _hold(server: Tocsin, seconds: float) -> float:
     """Send as fast as tasks complete, at most 256 open at once; completions per second."""
     seen: dict[str, float] = {}
-    crew = await watch(server.port, seen)
+    moved = asyncio.Event()  # a connection is free, or a task completed
+    crew = await watch(server.port, seen, moved=moved.set)
     loop = asyncio.get_running_loop()
     free: list[Connection] = []
     sent = 0
@@ -154,6 +164,7 @@ async def _hold(server: Tocsin, seconds: float) -> float:
     def answered(connection: Connection, status: int, answer: bytes) -> None:
         assert status == 202, status
         free.append(connection)
+        moved.set()
 
     for _ in range(64):
         free.append((await loop.create_connection(lambda: Connection(answered), "127.0.0.1", server.port))[1])
@@ -163,7 +174,9 @@ async def _hold(server: Tocsin, seconds: float) -> float:
         while free and sent - len(seen) < 256:
             free.pop().send(BODY)
             sent += 1
-        await asyncio.sleep(0.0005)
+        moved.clear()
+        async with asyncio.timeout(20):
+            await moved.wait()
     per_s = len(seen) / (perf_counter() - began)
     while len(seen) < sent and perf_counter() < began + seconds + 20:
         await asyncio.sleep(0.01)
