@@ -1,0 +1,34 @@
+"""The writer's rests: none while little is to be written, as long as its commits where one follows the other."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.store.sqlite import BUSY_S, REST_MOST_S, Pace
+
+MS = 0.001
+
+
+@given(st.lists(st.floats(0, BUSY_S), min_size=1))
+def test_where_as_much_is_waited_as_worked_it_never_rests(tooks: list[float]) -> None:
+    pace = Pace()
+
+    assert not any(pace.rest_s(waited_s=took, took_s=took) for took in tooks)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1))
+def test_a_rest_is_never_longer_than_the_commit_before_it_nor_than_its_bound(tooks: list[float]) -> None:
+    pace = Pace()
+
+    assert all(pace.rest_s(waited_s=0, took_s=took) <= min(took, REST_MOST_S) for took in tooks)
+
+
+def test_one_commit_behind_the_other_rests_soon_and_after_a_calm_moment_no_more() -> None:
+    pace = Pace()
+    behind_each_other = [pace.rest_s(waited_s=0, took_s=1 * MS) for _ in range(100)]
+
+    assert behind_each_other[:5] == [0] * 5
+    assert behind_each_other[6:] == [pytest.approx(1 * MS)] * 94
+    assert pace.rest_s(waited_s=20 * MS, took_s=1 * MS) == 0
