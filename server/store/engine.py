@@ -21,6 +21,9 @@ MAX_BATCH = 512
 MAX_WAITING = 20_000
 """Operations that wait for a commit, at most: beyond it the store answers that it is unavailable."""
 
+REST_MOST_S = 0.004
+"""A committer's rest, at most."""
+
 
 class StoreUnavailable(Exception):
     """Storage says no: out of reach, full, or failing. Nothing of the operation was written."""
@@ -91,6 +94,24 @@ class Committed(Protocol):
 
 
 Apply = Callable[[Tx, list[Op]], Coroutine[Any, Any, tuple[list[Any], list[Event]]]]
+
+
+class Pace:
+    """When a committer rests: a transaction costs much the same whatever is in it, so where one follows the other, more
+    is left to gather for the next. What comes seldom is not kept waiting."""
+
+    def __init__(self, busy_s: float) -> None:
+        """It rests as soon as it has worked for so much longer than it has waited, lately."""
+        self._most_s = busy_s
+        self._busy_s = 0.0
+
+    def rest_s(self, waited_s: float, took_s: float) -> float:
+        """Seconds to rest after a commit that took `took_s`, after `waited_s` with nothing to do."""
+        self._busy_s = max(self._busy_s - waited_s, 0.0) + took_s
+        if self._busy_s <= self._most_s:
+            return 0.0
+        self._busy_s = min(self._busy_s, 2 * self._most_s)
+        return min(took_s, REST_MOST_S)
 
 
 class Engine(Protocol):

@@ -13,6 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import cache, partial
+from time import perf_counter
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -26,6 +27,7 @@ from server.store.engine import (
     Apply,
     Committed,
     Op,
+    Pace,
     Row,
     StoreRefused,
     StoreUnavailable,
@@ -46,6 +48,7 @@ WORDS = {
     "{bytes}": "::bytea",
     "{free}": "pg_try_advisory_xact_lock(hashtextextended($1 || chr(10) || $2, 0))",
 }
+BUSY_S = 0.05  # some ten commits: see Pace
 READERS = 4
 TIMEOUT_S = 4.0  # below the 5 s within which a sender must be told that storage says no
 POLL_S = 0.5
@@ -266,10 +269,13 @@ class PostgresEngine:
 
     async def _commit_loop(self) -> None:
         """Commit whatever waits, report it, again."""
+        pace = Pace(BUSY_S)
         while True:
+            waits = perf_counter()
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
+                began = perf_counter()
                 ops: list[Op] = []
                 while self._waiting and len(ops) < MAX_BATCH:
                     op = self._waiting.popleft()
@@ -277,6 +283,9 @@ class PostgresEngine:
                         ops.append(op)
                 if ops:
                     await self._commit(ops)
+                    if rest_s := pace.rest_s(began - waits, perf_counter() - began):
+                        await asyncio.sleep(rest_s)
+                waits = perf_counter()
             if self._closing:
                 return
 

@@ -32,6 +32,7 @@ from server.store.engine import (
     Apply,
     Committed,
     Op,
+    Pace,
     Row,
     StoreRefused,
     StoreUnavailable,
@@ -56,10 +57,7 @@ WORDS = {
 SIZES = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
 """Rows that one statement takes: few sizes, so that each is prepared but once, and any number soon put together."""
 _values = re.compile(r"(\s*(?:INSERT|UPDATE).*?\bVALUES )(\([^()]*\))((?!.*RETURNING).*)", re.S)
-BUSY_S = 0.005
-"""A writer that has worked for so much longer than it has waited rests after each commit."""
-BUSY_MOST_S = 0.02
-REST_MOST_S = 0.004
+BUSY_S = 0.005  # a few commits: see Pace
 READERS = 3
 BUSY_MS = 4_000  # below the 5 s within which a sender must be told that storage says no
 NO = (
@@ -123,19 +121,6 @@ class _Tx:
 
     async def now_ms(self, own_ms: int) -> int:
         return own_ms
-
-
-class Pace:
-    """When the writer rests: a transaction costs much the same whatever is in it, so where one follows the other, more
-    is left to gather for the next. What comes seldom is not kept waiting."""
-
-    def __init__(self) -> None:
-        self._busy_s = 0.0
-
-    def rest_s(self, waited_s: float, took_s: float) -> float:
-        """Seconds to rest after a commit that took `took_s`, after `waited_s` with nothing to do."""
-        self._busy_s = min(max(self._busy_s - waited_s, 0.0) + took_s, BUSY_MOST_S)
-        return min(took_s, REST_MOST_S) if self._busy_s > BUSY_S else 0.0
 
 
 class SqliteEngine:
@@ -287,7 +272,7 @@ class SqliteEngine:
     def _write(self, connection: apsw.Connection) -> None:
         """The writer thread: commit whatever waits, report it to the event loop, again."""
         waiting = self._waiting
-        pace = Pace()
+        pace = Pace(BUSY_S)
         closing = False
         while not closing:
             waits = perf_counter()

@@ -1,4 +1,4 @@
-"""The writer's rests: none while little is to be written, as long as its commits where one follows the other."""
+"""The committer's rests: none while little is to be written, as long as its commits where one follows the other."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.store.sqlite import BUSY_S, REST_MOST_S, Pace
+from server.store.engine import REST_MOST_S, Pace
 
 MS = 0.001
+BUSY_S = 5 * MS
 
 
 @given(st.lists(st.floats(0, BUSY_S), min_size=1))
 def test_where_as_much_is_waited_as_worked_it_never_rests(tooks: list[float]) -> None:
-    pace = Pace()
+    pace = Pace(BUSY_S)
 
     assert not any(pace.rest_s(waited_s=took, took_s=took) for took in tooks)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1))
 def test_a_rest_is_never_longer_than_the_commit_before_it_nor_than_its_bound(tooks: list[float]) -> None:
-    pace = Pace()
+    pace = Pace(BUSY_S)
 
     assert all(pace.rest_s(waited_s=0, took_s=took) <= min(took, REST_MOST_S) for took in tooks)
 
 
 def test_one_commit_behind_the_other_rests_soon_and_after_a_calm_moment_no_more() -> None:
-    pace = Pace()
+    pace = Pace(BUSY_S)
     behind_each_other = [pace.rest_s(waited_s=0, took_s=1 * MS) for _ in range(100)]
 
     assert behind_each_other[:5] == [0] * 5
