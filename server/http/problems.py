@@ -16,6 +16,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from server.i18n import text
+from server.model import Role
 from server.store.engine import StoreUnavailable
 
 log = logging.getLogger("tocsin.http")
@@ -355,7 +356,11 @@ def sentence(error: FieldError, lang: str) -> str:
 def body_of(problem: Problem, lang: str, request_id: str) -> ProblemBody:
     """`problem` in words."""
     title = text(f"problem.{problem.code}.title", lang)
-    detail = text(f"problem.{problem.code}.detail", lang, **problem.values)
+    values = {
+        name: text(f"role.{value.name}", lang) if isinstance(value, Role) else value
+        for name, value in problem.values.items()
+    }
+    detail = text(f"problem.{problem.code}.detail", lang, **values)
     field = "parameter" if problem.in_query else "pointer"
     return ProblemBody(
         type=DOCS + problem.code,

@@ -142,7 +142,7 @@ def _build(route: Route, front: Front) -> Handler:
             if limiter is not None and (wait_s := limiter.take(key.id)):
                 raise TooFast(wait_s)
             if key.role < needs:
-                raise Forbidden(needs=needs.name.lower())
+                raise Forbidden(needs=needs)
         arguments: tuple[Any, ...] = ()
         if query is not None and (not strict or "?" in request.raw_path):
             found = query.decode(request.query)

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from server import i18n
 from server.http.auth import KEY
 from server.http.problems import InvalidFields, QueueFull, UnknownTask
 from server.http.routes import Routes
@@ -92,7 +93,7 @@ async def test_each_role_may_do_what_it_may_and_no_more(kit: Kit, method: str, p
         assert (answer.status < 300) == (role >= needs), (path, role)
         if role < needs:
             assert answer.status == 403
-            assert needs.name.lower() in (await answer.json())["detail"]
+            assert i18n.text(f"role.{needs.name}") in (await answer.json())["detail"]
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-API-Key": ""}, {"X-API-Key": "tocsin_no"}, {"Authorization": "Bearer x"}])
