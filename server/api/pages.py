@@ -30,6 +30,7 @@ from server.version import VERSION
 WEB = Path(__file__).resolve().parent.parent.parent / "web"
 THEMES = ("light", "dark")
 COOKIE_S = 365 * 86_400
+OWN = {"send": ("send.", "people.bad."), "keys": ("key.", "audit."), "login": ("login.",), "problem": ("problem.",)}
 
 Entry = str | list[str]
 
@@ -41,6 +42,11 @@ class Web:
         self.assets = Assets(folder / "static")
         texts: dict[str, dict[str, Entry]] = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
         self.texts = {lang: {key: entry[lang] for key, entry in texts.items()} for lang in i18n.LANGS}
+
+    def texts_for(self, lang: str, page: str) -> dict[str, Entry]:
+        """What the scripts of `page` may have to say: all but what is another page's own (`OWN`)."""
+        others = tuple(start for name, starts in OWN.items() if name != page for start in starts)
+        return {key: entry for key, entry in self.texts[lang].items() if not key.startswith(others)}
 
     def text(self, lang: str, key: str, **values: object) -> str:
         """The text of `key`. Raises KeyError for a key that texts.json does not have: a defect of a template."""
@@ -75,7 +81,7 @@ def _data(value: object) -> Markup:
     return Markup(msgspec.json.encode(value).decode().replace("<", "\\u003c"))
 
 
-def _boot(request: web.Request, lang: str, more: dict[str, Any]) -> dict[str, Any]:
+def _boot(request: web.Request, lang: str, name: str, more: dict[str, Any]) -> dict[str, Any]:
     """What the scripts of a signed-in page know from the start."""
     settings = request.app[FRONT].settings
     key = request[KEY]
@@ -103,7 +109,7 @@ def _boot(request: web.Request, lang: str, more: dict[str, Any]) -> dict[str, An
         "max_attempts": settings.queue.max_attempts,
         "retention_hours": settings.queue.retention_hours,
         "icons": {name: request.app[PAGES].assets.url(f"{name}.svg") for name in ("favicon", "favicon-alert")},
-        "texts": request.app[PAGES].texts[lang],
+        "texts": request.app[PAGES].texts_for(lang, name),
         **more,
     }
 
@@ -129,7 +135,7 @@ def _render(
 
 def _page(request: web.Request, name: str, active: str, **more: Any) -> web.StreamResponse:
     lang = i18n.lang(request)
-    boot = _boot(request, lang, more)
+    boot = _boot(request, lang, name, more)
     title = request.app[PAGES].text(lang, f"title.{name}")
     may = boot["may"]
     return _render(
@@ -178,7 +184,7 @@ async def static_file(request: web.Request) -> web.StreamResponse:
 
 
 def login_page(request: web.Request, *, problem: str = "", next_path: str = "", status: int = 200) -> web.Response:
-    """The sign-in form, with what went wrong the last time."""
+    """The sign-in form, with what went wrong the last time, or that a session has ended (`?ended`: api.js)."""
     switched = request.query.get("lang", "")
     lang = switched if switched in i18n.LANGS else i18n.lang(request)
     response = _render(
@@ -189,6 +195,7 @@ def login_page(request: web.Request, *, problem: str = "", next_path: str = "", 
         status=status,
         title=request.app[PAGES].text(lang, "title.login"),
         problem=problem,
+        ended="ended" in request.query,
         next=next_path,
     )
     if switched == lang:

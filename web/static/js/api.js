@@ -12,10 +12,10 @@ export class ApiError extends Error {
   }
 }
 
-// Off to the sign-in page, and back here afterwards.
+// Off to the sign-in page, which says why, and back here afterwards.
 export function toLogin() {
   const here = location.pathname + location.search;
-  location.assign(`/admin/login?next=${encodeURIComponent(here)}`);
+  location.assign(`/admin/login?next=${encodeURIComponent(here)}&ended`);
 }
 
 export async function call(method, path, body, { signal, headers } = {}) {

@@ -1,4 +1,5 @@
-// dialogs.js: questions and short notices. A question is a <dialog>; Escape and the backdrop mean no.
+// dialogs.js: questions and short notices. A question is a <dialog>; Escape and the backdrop mean no. Notices stand in
+// the topmost dialog while one is open: what is outside of it is neither seen nor read out.
 import { h } from "./dom.js";
 import { icon } from "./icons.js";
 import { t } from "./i18n.js";
@@ -33,12 +34,13 @@ export function ask({ title, body = [], confirm, danger = false, read = () => tr
         },
       },
       h("h2", { id }, title),
-      [body].flat().map((part) => (typeof part === "string" ? h("p", null, part) : part)),
+      [body].flat().filter(Boolean).map((part) => (typeof part === "string" ? h("p", null, part) : part)),
       problem,
       h("div", { class: "ends" }, no, ok),
     );
     const dialog = h("dialog", { class: "ask", "aria-labelledby": id, onclick: (event) => event.target === dialog && dialog.close() }, form);
     dialog.addEventListener("close", () => {
+      shelve();
       dialog.remove();
       resolve(answer);
     });
@@ -48,12 +50,20 @@ export function ask({ title, body = [], confirm, danger = false, read = () => tr
   });
 }
 
-// A short notice in the corner; bad news stays until it is put away.
-export function toast(text, { bad = false } = {}) {
+// The shelf of notices, brought to where it can be seen: to be called whenever a dialog has closed.
+export function shelve() {
   const shelf = document.getElementById("toasts");
+  const host = [...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body;
+  if (shelf.parentNode !== host) host.append(shelf);
+  return shelf;
+}
+
+// A short notice in the corner; bad news stays until it is put away, and interrupts who is being read to.
+export function toast(text, { bad = false } = {}) {
+  const shelf = shelve();
   const node = h(
     "div",
-    { class: `toast ${bad ? "bad" : ""}` },
+    { class: `toast ${bad ? "bad" : ""}`, role: bad && "alert" },
     h("p", null, text),
     h("button", { type: "button", "aria-label": t("dialog.close"), onclick: () => node.remove() }, icon("close")),
   );

@@ -1,5 +1,6 @@
 // drawer.js: one task beside the table. Which one stands in the address bar (`?task=…`), so that back closes it and a
 // reload opens it again.
+import { shelve } from "./dialogs.js";
 import { h } from "./dom.js";
 import { t } from "./i18n.js";
 import { icon } from "./icons.js";
@@ -42,16 +43,18 @@ export function mountDrawer(state, picks, { signal }) {
     life = shown = picks.open = null;
     body.replaceChildren();
     if (dialog.open) dialog.close();
+    shelve();
     state.touch();
   }
 
   function open(id) {
-    history.pushState(null, "", address(id));
+    history.pushState({ drawer: true }, "", address(id));
     show(id);
   }
 
   function close() {
-    if (wanted()) history.pushState(null, "", address(null));
+    if (wanted() && history.state?.drawer) history.back(); // as if it had not been opened: back does not open it again
+    else if (wanted()) history.replaceState(null, "", address(null));
     hide();
   }
 

@@ -1,7 +1,7 @@
 // page-queue.js: the live queue: puts the panels together. No panel asks again by itself: all follows the stream.
 import { get, query } from "./api.js";
 import { boot } from "./boot.js";
-import { attr, h, isTyping } from "./dom.js";
+import { attr, h, put } from "./dom.js";
 import { ask, fail } from "./dialogs.js";
 import { emptyFilter, filterUrl, readFilter, same } from "./filter.js";
 import { t } from "./i18n.js";
@@ -10,6 +10,7 @@ import { TaskList } from "./list.js";
 import { mountAlarm } from "./alarm.js";
 import { Picks } from "./picks.js";
 import { mountShell } from "./shell.js";
+import { areOn, isCommand, turn } from "./shortcuts.js";
 import { State } from "./store.js";
 import * as actions from "./panels/actions.js";
 import * as alerts from "./panels/alerts.js";
@@ -32,8 +33,9 @@ class Filters extends EventTarget {
   get = () => this.#now;
   set(filter, { write = true } = {}) {
     if (same(filter, this.#now)) return;
+    const typedOn = this.#now.q && filter.q && same({ ...filter, q: "" }, { ...this.#now, q: "" }); // one search, one step back
     this.#now = filter;
-    if (write) history.pushState(null, "", filterUrl(filter));
+    if (write) history[typedOn ? "replaceState" : "pushState"](null, "", filterUrl(filter));
     this.dispatchEvent(new Event("change"));
   }
 }
@@ -54,6 +56,7 @@ const parts = {
   channels: section({ class: "card", id: "channels" }),
 };
 const filterBar = h("div", { class: "filters", role: "search" });
+const found = h("p", { class: "vh", role: "status" }); // what a new filter has found, for those who hear the page
 parts.tasks.append(filterBar);
 const pulse = h("div", { class: "pulse shut" });
 const more = h("button", { class: "btn pulse-toggle", type: "button", "aria-expanded": "false", onclick: () => {
@@ -61,7 +64,7 @@ const more = h("button", { class: "btn pulse-toggle", type: "button", "aria-expa
   attr(more, "aria-expanded", !shut);
 } }, t("pulse.toggle"), icon("down"));
 pulse.append(more, parts.charts);
-app.append(h("h1", { class: "vh" }, t("title.queue")), parts.alerts, parts.counters, h("div", { class: "overview" }, parts.facts, parts.actions), pulse,
+app.append(h("h1", { class: "vh" }, t("title.queue")), found, parts.alerts, parts.counters, h("div", { class: "overview" }, parts.facts, parts.actions), pulse,
   h("div", { class: "deck" }, parts.tasks, h("aside", { class: "aside", "aria-label": t("aside.label") }, parts.workers, parts.channels)));
 
 mountShell();
@@ -73,8 +76,9 @@ const onOpen = (event, id) => {
 };
 const help = () => ask({
   title: t("keys.title"),
-  body: h("dl", { class: "keys-help" }, [["j k", "keys.walk"], ["Enter", "keys.open"], ["x", "keys.pick"], ["/", "keys.search"], ["?", "keys.help"], ["Esc", "keys.close"]].map(([names, key]) => [
+  body: [h("dl", { class: "keys-help" }, [["j k", "keys.walk"], ["Enter", "keys.open"], ["x", "keys.pick"], ["/", "keys.search"], ["?", "keys.help"], ["Esc", "keys.close"]].map(([names, key]) => [
     h("dt", null, names.split(" ").map((name) => [h("kbd", null, name), " "])), h("dd", null, t(key))])),
+  h("label", { class: "opt" }, h("input", { type: "checkbox", class: "check", checked: areOn(), onchange: (event) => turn(event.target.checked) }), t("keys.on"))],
 });
 const pickStatus = (status) => {
   const { status: before } = filters.get();
@@ -102,14 +106,18 @@ filters.addEventListener("change", () => {
   list.frozen = false;
   filterPanel.draw();
   counterPanel.draw();
-  void list.load();
+  void list.load().then(() => {
+    const n = list.order.length;
+    put(found, list.phase !== "ready" ? "" : n ? t("table.found", { n }) : t("table.nomatch"));
+  });
 });
 addEventListener("popstate", () => {
   filters.set(readFilter(), { write: false });
+  filterPanel.follow();
   drawer.follow();
 });
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || document.querySelector("dialog[open]")) return;
+  if (!isCommand(event)) return;
   if (event.key === "/") filterPanel.focus();
   else if (event.key === "?") void help();
   else return;

@@ -19,7 +19,7 @@ let begun = false;
 const begin = () => {
   if (begun) return;
   begun = true;
-  void mountTask(body, boot.task_id, { signal, state });
+  void mountTask(body, boot.task_id, { signal, state, onTitle: (titre) => (document.title = `${titre} · Tocsin`) });
 };
 state.addEventListener("hello", begin);
 setTimeout(begin, 1500); // no socket yet: what can be shown is shown

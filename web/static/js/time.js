@@ -6,6 +6,7 @@ const relative = new Intl.RelativeTimeFormat(locale, { style: "short", numeric: 
 const exactFormat = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "medium" });
 const clockFormat = new Intl.DateTimeFormat(locale, { timeStyle: "medium" });
 const minuteFormat = new Intl.DateTimeFormat(locale, { timeStyle: "short" });
+const dayFormat = new Intl.DateTimeFormat(locale, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 let skew = 0; // the server's clock less ours, ms
 
 // Learn the server's clock from an answer's Date header; a second or two is the header's own blur.
@@ -18,6 +19,10 @@ export const now = () => Date.now() + skew;
 export const exact = (iso) => exactFormat.format(new Date(iso));
 export const clock = (iso) => clockFormat.format(new Date(iso));
 export const minute = (iso) => minuteFormat.format(new Date(iso));
+export const sameDay = (a, b) => new Date(a).toDateString() === new Date(b).toDateString();
+
+// The minute for today, with the day in front of it for any other: 14:30, or 26 nov. 08:00.
+export const when = (iso) => (sameDay(iso, now()) ? minute(iso) : dayFormat.format(new Date(iso)));
 
 export function ago(iso) {
   const seconds = (Date.parse(iso) - now()) / 1000;

@@ -18,7 +18,7 @@ async function pause(paused) {
 
 async function cleanUp() {
   const hours = h("input", { class: "input", type: "number", id: "clear-hours", min: 0, max: 87600, step: "any", value: 24, required: true });
-  const boxes = boot.ended.map((status) => {
+  const boxes = boot.statuses.filter((status) => boot.ended.includes(status)).map((status) => {
     const box = h("input", { type: "checkbox", class: "check", value: status, checked: true });
     return { status, box, node: h("label", { class: "opt" }, box, h("span", { class: `status ${status}` }, icon(status), t(`status.${status}`))) };
   });

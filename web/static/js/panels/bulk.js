@@ -19,7 +19,7 @@ export async function bulk(action, body, done) {
       await ask({ title: t("bulk.nothing"), body: t(`bulk.${action}.nothing`) });
       return;
     }
-    const yes = await ask({ title: t(`bulk.${action}.ask`, { n: would }), body: lines, confirm: t(`bulk.${action}.yes`, { n: would }), danger: action === "cancel" });
+    const yes = await ask({ title: t(`bulk.${action}.ask`, { n: would }), body: lines, confirm: t(`bulk.${action}.yes`, { n: would }), cancel: action === "cancel" ? t("bulk.cancel.no") : undefined, danger: action === "cancel" });
     if (!yes) return;
     const result = await post(`/admin/api/queue/${action}`, body);
     const said = [t(`bulk.${action}.done`, { n: result.done ?? 0 })];

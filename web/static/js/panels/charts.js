@@ -62,11 +62,11 @@ function path(series, of, most) {
     .join("");
 }
 
-function dots(series, of, most) {
+function dots(series, of, most, tone = "line") {
   const step = W / series.length;
   const has = (point) => point && of(point) !== null && of(point) !== undefined;
   return series
-    .map((point, i) => (has(point) && !has(series[i - 1]) && !has(series[i + 1]) ? s("path", { class: "line", d: `M${i * step + step / 2 - 4} ${y(of(point), most)}h8` }) : null))
+    .map((point, i) => (has(point) && !has(series[i - 1]) && !has(series[i + 1]) ? s("path", { class: tone, d: `M${i * step + step / 2 - 4} ${y(of(point), most)}h8` }) : null))
     .filter(Boolean);
 }
 
@@ -110,6 +110,7 @@ const CHARTS = {
         s("path", { class: "line", d: path(series, (p) => p.latency_p50_ms, most) }),
         s("path", { class: "line p95", d: path(series, (p) => p.latency_p95_ms, most) }),
         ...dots(series, (p) => p.latency_p50_ms, most),
+        ...dots(series, (p) => p.latency_p95_ms, most, "line p95"),
         ...bars(series, most, [], title),
       ];
     },

@@ -43,7 +43,7 @@ export function mount(root, list, state, { signal, filter, onPick }) {
     const { node, value } = facts.get("oldest");
     const oldest = stats.oldest_pending_s;
     const age = oldest === null || oldest === undefined ? null : oldest + (performance.now() - takenAt) / 1000;
-    put(value, age === null ? t("fact.none") : span(Math.max(1, Math.floor(age))));
+    put(value, age === null ? t(stats.tasks_by_status.pending ? "fact.later" : "fact.none") : span(Math.max(1, Math.floor(age))));
     node.classList.toggle("late", age !== null && age > LATE_S);
   };
   const draw = () => {

@@ -9,9 +9,10 @@ import { icon } from "../icons.js";
 const TYPING_MS = 250;
 const SPANS = { "15m": 900, "1h": 3600, "24h": 86400 };
 
-// Menus close at a click elsewhere and at Escape, which hands the focus back.
+// Menus close at a click elsewhere, when the focus goes elsewhere, and at Escape, which hands the focus back.
 function closing(menu, signal) {
   document.addEventListener("pointerdown", (event) => menu.contains(event.target) || (menu.open = false), { signal });
+  menu.addEventListener("focusout", ({ relatedTarget: to }) => to && !menu.contains(to) && (menu.open = false));
   menu.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || !menu.open) return;
     event.stopPropagation();
@@ -121,5 +122,10 @@ export function mount(root, state, { signal, filters, onHelp }) {
   };
   state.addEventListener("change", draw, { signal });
   draw();
-  return { draw, focus: () => search.select() };
+  // Another filter than the one typed has been taken (back, forward): the field says so even while one is in it.
+  const follow = () => {
+    clearTimeout(timer);
+    search.value = filters.get().q;
+  };
+  return { draw, follow, focus: () => search.select() };
 }

@@ -30,7 +30,7 @@ async function create(done) {
 }
 
 async function revoke(key, done) {
-  const yes = await ask({ title: t("key.revoke.ask", { name: key.name }), body: t("key.revoke.text"), confirm: t("key.revoke"), danger: true });
+  const yes = await ask({ title: t("key.revoke.ask", { name: key.name }), body: [key.id === boot.me.key_id && t("key.revoke.own"), t("key.revoke.text")], confirm: t("key.revoke"), danger: true });
   if (!yes) return;
   try {
     await call("DELETE", `/admin/api/keys/${encodeURIComponent(key.id)}`);
@@ -52,9 +52,9 @@ function row(key, done) {
   return h("tr", null,
     named(key),
     h("td", null, t(`role.${key.role}`)),
-    h("td", null, key.last_used_at_iso ? timeAgo(key.last_used_at_iso) : h("span", { class: "muted" }, t("key.never"))),
-    h("td", null, h("time", { datetime: key.created_at_iso }, exact(key.created_at_iso))),
-    h("td", { class: "num" }, h("button", { class: "btn danger", type: "button", onclick: () => revoke(key, done) }, t("key.revoke"))));
+    h("td", { "data-label": t("key.col.used") }, key.last_used_at_iso ? timeAgo(key.last_used_at_iso) : h("span", { class: "muted" }, t("key.never"))),
+    h("td", { "data-label": t("key.col.created") }, h("time", { datetime: key.created_at_iso }, exact(key.created_at_iso))),
+    h("td", { class: "num" }, h("button", { class: "btn danger", type: "button", "aria-label": t("key.revoke.one", { name: key.name }), onclick: () => revoke(key, done) }, t("key.revoke"))));
 }
 
 export function mount(root) {

@@ -20,7 +20,7 @@ function row({ id, nom, channel, address, status, attempts, error, detail, sent_
     h("td", null, h("div", null, bdi(nom)), h("div", { class: "muted small mono" }, bdi(id))),
     h("td", null, h("div", null, channel), address && h("div", { class: "muted small" }, bdi(address))),
     h("td", null, h("span", { class: `status ${status}` }, icon(MARKS[status] ?? "pending"), t(`delivery.${status}`)), error && h("div", { class: "why" }, bdi(error)), detail && h("div", { class: "hint" }, bdi(detail))),
-    h("td", { class: "num" }, attempts ? t("people.attempts", { n: attempts }) : ""),
+    h("td", { class: "num nowrap" }, attempts ? t("people.attempts", { n: attempts }) : ""),
     h("td", { class: "num" }, sent_at_iso ? when : null));
 }
 

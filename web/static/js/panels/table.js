@@ -1,11 +1,12 @@
 // panels/table.js: the tasks, newest on top. Only the rows around the visible ones are in the DOM; a row is changed in
 // place, so scroll, selection and focus stay where they are. Draws the TaskList; reports what the reader does.
-import { attr, bdi, clear, h, isTyping, put } from "../dom.js";
+import { attr, clear, h, put } from "../dom.js";
 import { blank } from "../dialogs.js";
 import { isEmpty } from "../filter.js";
 import { number, t, typeLabel } from "../i18n.js";
 import { icon, reshape } from "../icons.js";
-import { setAgo } from "../time.js";
+import { isCommand } from "../shortcuts.js";
+import { setAgo, when } from "../time.js";
 
 const OVER = 12; // rows drawn beyond either edge
 const MOST = 160;
@@ -14,12 +15,11 @@ const SPARES = 80;
 const FLASH = 3; // more newcomers than this in one frame do not flash: that would be noise
 
 function makeRow({ onOpen, onTick, mayPick }) {
-  const row = { id: "", task: null };
-  const box = h("input", { type: "checkbox", class: "check", "aria-label": t("table.pick"), onclick: (event) => onTick(row.id, box.checked, event.shiftKey) });
+  const row = { id: "", task: null, named: "" };
+  const box = h("input", { type: "checkbox", class: "check", onclick: (event) => onTick(row.id, box.checked, event.shiftKey) });
   const glyph = icon("pending");
   const said = h("span");
-  const titre = bdi("");
-  const link = h("a", { class: "titre", onclick: (event) => onOpen(event, row.id) }, titre);
+  const link = h("a", { class: "titre", dir: "auto", onclick: (event) => onOpen(event, row.id) });
   const parts = { type: h("span"), short: h("span", { class: "mono" }), note: h("span"), prio: h("span", { class: "chip" }), ok: h("i", { class: "ok" }), ko: h("i", { class: "ko" }), nums: h("span"), kos: h("span", { class: "ko" }), when: h("time", { class: "when", role: "cell" }) };
   const status = h("span", { class: "status", role: "cell" }, glyph, said);
   const node = h("div", { class: "row", role: "row" },
@@ -29,7 +29,7 @@ function makeRow({ onOpen, onTick, mayPick }) {
     h("span", { class: "prio", role: "cell" }, parts.prio),
     h("div", { class: "prog", role: "cell" }, h("div", { class: "nums" }, parts.nums, parts.kos), h("div", { class: "bar", "aria-hidden": "true" }, parts.ok, parts.ko)),
     parts.when);
-  return Object.assign(row, { node, box, glyph, said, titre, link, status }, parts);
+  return Object.assign(row, { node, box, glyph, said, link, status }, parts);
 }
 
 // A row, new or used, is now that of another task.
@@ -49,7 +49,7 @@ function note(task) {
     const kind = task.failure?.kind;
     return ["why", kind === "expired" || kind === "crashed" ? `${t(`row.${kind}`)} · ${unreached}` : unreached];
   }
-  if (task.status === "pending" && task.next_attempt_at_iso) return ["next", task.attempts ? t("row.again", { n: task.attempts }) : t("row.planned")];
+  if (task.status === "pending" && task.next_attempt_at_iso) return ["next", t(task.attempts ? "row.again" : "row.planned", { at: when(task.next_attempt_at_iso) })];
   return ["", ""];
 }
 
@@ -61,7 +61,9 @@ function drawRow(row, task) {
   row.status.className = `status ${task.status}`;
   reshape(row.glyph, task.status);
   put(row.said, t(`status.${task.status}`));
-  put(row.titre, task.titre);
+  put(row.link, task.titre);
+  if (row.named !== task.titre) attr(row.box, "aria-label", t("table.pick.one", { titre: task.titre }));
+  row.named = task.titre;
   put(row.type, typeLabel(task.type));
   const [tone, text] = note(task);
   row.note.className = tone;
@@ -227,7 +229,7 @@ export function mount(root, state, { signal, list, picks, mayPick, onOpen, onRes
     rows.get(id)?.link.focus({ preventScroll: true });
   }
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || document.querySelector("dialog[open]")) return;
+    if (!isCommand(event)) return;
     if (event.key === "j") step(1);
     else if (event.key === "k") step(-1);
     else if (event.key === "x" && mayPick) {

@@ -40,8 +40,9 @@ const reachable = (task) => task.progress.total - task.progress.skipped;
 const missed = (task) => task.result?.non_joints ?? task.progress.failed;
 
 async function retry(task) {
-  const n = task.result?.non_joints ?? reachable(task) - task.progress.sent;
-  const yes = await ask({ title: t("retry.ask"), body: t("retry.text", { n, a: task.progress.sent }), confirm: t("retry.yes", { n }) });
+  const { sent } = task.progress;
+  const n = task.result?.non_joints ?? reachable(task) - sent;
+  const yes = await ask({ title: t("retry.ask"), body: [t("retry.text", { n }), sent ? t("retry.reached", { n: sent }) : ""], confirm: t("retry.yes", { n }) });
   if (yes) await act(task, "retry");
 }
 
@@ -49,7 +50,7 @@ async function cancel(task) {
   const { sent } = task.progress;
   const yes = await ask({
     title: t("cancel.ask"),
-    body: [t("cancel.reached", { n: sent, b: reachable(task) }), t("cancel.rest", { n: reachable(task) - sent })],
+    body: [sent ? t("cancel.reached", { n: sent, b: reachable(task) }) : t("cancel.nobody"), t("cancel.rest", { n: reachable(task) - sent })],
     confirm: t("cancel.yes"),
     cancel: t("cancel.no"),
     danger: true,
@@ -66,7 +67,7 @@ async function act(task, action) {
   }
 }
 
-export function mountTask(root, id, { signal, state, onGone, heading = "h1" }) {
+export function mountTask(root, id, { signal, state, onGone, onTitle, heading = "h1" }) {
   const path = `/api/queue/tasks/${encodeURIComponent(id)}`;
   let task = null;
   let seq = 0;
@@ -89,6 +90,7 @@ export function mountTask(root, id, { signal, state, onGone, heading = "h1" }) {
   }
 
   function build(events) {
+    onTitle?.(task.titre);
     Object.assign(parts, {
       status: h("span", { class: "status" }),
       acts: h("div", { class: "task-acts" }),
@@ -130,7 +132,7 @@ export function mountTask(root, id, { signal, state, onGone, heading = "h1" }) {
     clear(parts.status, icon(task.status), t(`status.${task.status}`));
     parts.ok.style.width = `${(100 * sent) / Math.max(1, base)}%`;
     parts.ko.style.width = `${(100 * bad) / Math.max(1, base)}%`;
-    const tally = [["completed", "tally.sent", sent], ["failed", "tally.failed", bad], ["pending", "tally.left", Math.max(0, base - sent - bad)], ["cancelled", "tally.skipped", skipped]];
+    const tally = [["completed", "tally.sent", sent], ["failed", "tally.failed", bad], [task.status === "cancelled" ? "cancelled" : "pending", task.status === "cancelled" ? "tally.cancelled" : "tally.left", Math.max(0, base - sent - bad)], ["cancelled", "tally.skipped", skipped]];
     clear(parts.tally, tally.map(([tone, key, n]) => h("div", { class: n ? tone : "zero" }, h("b", null, number(n)), h("span", null, t(key, { n })))));
     const error = task.status === "failed" && task.error;
     clear(parts.why, error && h("div", { class: "banner alert" }, icon("alert"), h("span", null, bdi(error)), h("button", { class: "btn", type: "button", onclick: () => { void people.show("missed"); parts.people.scrollIntoView({ block: "start" }); } }, t("task.who"))));
@@ -158,7 +160,7 @@ export function mountTask(root, id, { signal, state, onGone, heading = "h1" }) {
       ["planned", task.planifiee_a && exact(task.planifiee_a)],
       ["expires", task.expire_a && exact(task.expire_a)],
       ["rounds", task.attempts ? number(task.attempts) : null],
-      ["run", task.run > 1 ? number(task.run) : null],
+      ["again", task.run > 1 ? number(task.run - 1) : null],
       ["double", task.result?.doublons ? number(task.result.doublons) : null],
       ["node", task.node && bdi(task.node)],
       ["webhook", task.webhook_url && bdi(task.webhook_url)],

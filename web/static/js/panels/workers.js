@@ -1,6 +1,6 @@
 // panels/workers.js: what each worker has in hand, how far it has come and how long it will take.
 // Draws state.stats.in_hand and state.running; a click opens the task (`onOpen`).
-import { attr, bdi, clear, h, put } from "../dom.js";
+import { attr, clear, h, put } from "../dom.js";
 import { t } from "../i18n.js";
 import { everySecond, now, span } from "../time.js";
 
@@ -22,8 +22,8 @@ function drawHand(hand, onOpen) {
   const age = h("span", { class: "muted small nowrap" });
   const link = h(
     "a",
-    { href: `/admin/queue/${hand.task_id}`, onclick: (event) => onOpen(event, hand.task_id) },
-    bdi(hand.titre),
+    { href: `/admin/queue/${hand.task_id}`, dir: "auto", onclick: (event) => onOpen(event, hand.task_id) },
+    hand.titre,
   );
   const node = h("li", { class: "hand" },
     h("div", { class: "hand-top" }, h("b", null, t(hand.express ? "workers.express" : "workers.one", { n: hand.worker })), age),
@@ -48,7 +48,7 @@ export function mount(root, state, { signal, onOpen }) {
       ok.style.width = `${(100 * sent) / base}%`;
       ko.style.width = `${(100 * failed) / base}%`;
       const left = remaining(task, elapsed);
-      put(counts, [t("workers.done", { a: sent, b: base }), failed ? t("workers.failed", { n: failed }) : "", left === null ? "" : t("workers.left", { time: span(left) })].filter(Boolean).join(" · "));
+      put(counts, [t("workers.done", { n: sent, b: base }), failed ? t("workers.failed", { n: failed }) : "", left === null ? "" : t("workers.left", { time: span(left) })].filter(Boolean).join(" · "));
     }
   };
   const draw = () => {
