@@ -8,6 +8,7 @@ import { number, t, typeLabel } from "../i18n.js";
 import { icon } from "../icons.js";
 import { parseRecipients } from "../recipients.js";
 import { smsParts } from "../sms.js";
+import { exact } from "../time.js";
 
 const SHOWN_ERRORS = 50;
 const PARSE_MS = 200;
@@ -42,7 +43,7 @@ export function mount(root) {
   const sms = h("span");
   const planned = h("input", { class: "input", id: "planned", type: "datetime-local" });
   const expires = h("input", { class: "input", id: "expires", type: "datetime-local" });
-  const people = h("textarea", { class: "input drop mono", id: "people", spellcheck: "false", placeholder: t("send.people.example"), "aria-describedby": "people-hint" });
+  const people = h("textarea", { class: "input drop mono", id: "people", spellcheck: "false", placeholder: t("send.people.example"), "aria-describedby": "people-hint people-wrong" });
   const file = h("input", { type: "file", id: "file", accept: ".csv,.txt,.json,text/csv,application/json", class: "vh", onchange: () => file.files[0] && read(file.files[0]) });
   const summary = h("div", { "aria-live": "polite" });
   const wrong = h("div");
@@ -50,6 +51,7 @@ export function mount(root) {
   const problem = h("div", { role: "alert" });
   const button = h("button", { class: "btn primary big", type: "submit" }, t("send.button"));
   const rules = { ...boot.spreadsheet, channels: boot.channels.map(({ id }) => id) };
+  const kept = { type, priority, titre, message, planned, expires, people };
   let list = parseRecipients("", rules);
   let big = null; // text of a file too large for the field
   let timer = 0;
@@ -107,10 +109,11 @@ export function mount(root) {
       counts.inactive ? t("send.inactive", { n: counts.inactive }) : "",
     ].filter(Boolean);
     clear(summary, counts.unique ? h("p", null, h("b", null, t("send.people.n", { n: counts.unique })), facts.length ? ` · ${facts.join(" · ")}` : "") : null,
-      counts.unique ? h("p", { class: "hint" }, Object.entries(counts.byChannel).map(([name, n]) => `${name} : ${number(n)}`).join(" · ")) : null,
+      counts.unique ? h("p", { class: "hint" }, Object.entries(counts.byChannel).map(([name, n]) => `${name}${t("colon")}${number(n)}`).join(" · ")) : null,
       counts.unique > boot.limits.recipients ? h("p", { class: "error-text" }, t("send.toomany", { n: boot.limits.recipients })) : null);
+    attr(people, "aria-invalid", errors.length > 0 || counts.unique > boot.limits.recipients);
     clear(wrong, errors.length ? [
-      h("p", { class: "error-text" }, t("send.wrong", { n: errors.length })),
+      h("p", { class: "error-text", id: "people-wrong" }, t("send.wrong", { n: errors.length })),
       h("div", { class: "scroll-x" }, h("table", { class: "list" }, h("thead", null, h("tr", null, h("th", { scope: "col", class: "line" }, t(list.json ? "send.entry" : "send.line")), h("th", { scope: "col" }, t("send.what")))),
         h("tbody", null, errors.slice(0, SHOWN_ERRORS).map((one) => h("tr", null, h("td", { class: "line" }, number(one.line)), h("td", null, bdi(t(one.key, one.values)))))))),
       errors.length > SHOWN_ERRORS ? h("p", { class: "hint" }, t("send.wrong.more", { n: errors.length - SHOWN_ERRORS })) : null,
@@ -134,7 +137,7 @@ export function mount(root) {
 
   function keep() {
     if (big !== null || people.value.length > BIG) return;
-    sessionStorage.setItem(KEPT, JSON.stringify({ type: type.value, priority: priority.value, titre: titre.value, message: message.value, people: people.value }));
+    sessionStorage.setItem(KEPT, JSON.stringify(Object.fromEntries(Object.entries(kept).map(([name, control]) => [name, control.value]))));
   }
 
   function bodyNow() {
@@ -151,8 +154,8 @@ export function mount(root) {
       const at = /^\/utilisateurs\/(\d+)/.exec(pointer ?? "");
       return at ? t("send.at", { n: list.lines[Number(at[1])] ?? 0 }) : { "/titre": t("send.titre"), "/message": t("send.message"), "/planifiee_a": t("send.planned"), "/expire_a": t("send.expires") }[pointer] ?? pointer ?? "";
     };
-    clear(problem, h("div", { class: "banner alert" }, icon("alert"), h("div", null, h("b", null, error.title ?? error.message), error.detail && h("p", null, bdi(error.detail)),
-      error.errors?.length ? h("ul", null, error.errors.slice(0, SHOWN_ERRORS).map((one) => h("li", null, [where(one.pointer), one.message].filter(Boolean).join(" : ")))) : null)));
+    clear(problem, h("div", { class: "banner alert" }, icon("alert"), h("div", null, h("b", null, error.title ?? error.message), error.detail && h("p", null, bdi(error.status ? error.detail : t("send.network"))),
+      error.errors?.length ? h("ul", null, error.errors.slice(0, SHOWN_ERRORS).map((one) => h("li", null, [where(one.pointer), one.message].filter(Boolean).join(t("colon"))))) : null)));
     problem.scrollIntoView({ block: "center" });
   }
 
@@ -163,8 +166,10 @@ export function mount(root) {
     clear(problem);
     const { counts, errors } = list;
     if (errors.length || !counts.unique || counts.unique > boot.limits.recipients) {
-      clear(problem, h("p", { class: "error-text" }, counts.unique && errors.length ? t("send.wrong", { n: errors.length }) : counts.unique ? t("send.toomany", { n: boot.limits.recipients }) : t("send.nobody")));
-      people.focus();
+      if (!counts.unique && !errors.length) clear(wrong, h("p", { class: "error-text", id: "people-wrong", role: "alert" }, t("send.nobody")));
+      attr(people, "aria-invalid", true);
+      people.focus({ preventScroll: true });
+      people.scrollIntoView({ block: "center" });
       return;
     }
     const chosen = priority.value || boot.types.find(({ id }) => id === type.value)?.priority;
@@ -180,7 +185,7 @@ export function mount(root) {
       title: t("send.ask", { n: active }),
       body: [
         h("p", null, h("b", null, bdi(titre.value))),
-        h("p", null, h("span", { class: `chip ${chosen}` }, t(`priority.${chosen}`)), " ", typeLabel(type.value), planned.value ? ` · ${t("send.ask.planned", { at: planned.value.replace("T", " ") })}` : ""),
+        h("p", null, h("span", { class: `chip ${chosen}` }, t(`priority.${chosen}`)), " ", typeLabel(type.value), planned.value ? ` · ${t("send.ask.planned", { at: exact(planned.value) })}` : "", expires.value ? ` · ${t("send.ask.expires", { at: exact(expires.value) })}` : ""),
         h("p", null, t("send.ask.people", { n: active }) + (facts ? `, ${t("send.of")} ${facts}` : "")),
       ],
       confirm: t("send.yes"),
@@ -212,15 +217,12 @@ export function mount(root) {
   root.append(h("div", { class: "page-head" }, h("div", null, h("h1", null, t("title.send")), h("p", null, t("send.lead")))), form);
 
   type.addEventListener("change", () => (drawPriorities(), draw()));
-  for (const control of [priority, titre, message]) control.addEventListener("input", draw);
+  for (const control of [priority, titre, message, planned, expires]) control.addEventListener("input", draw);
   try {
     const draft = JSON.parse(sessionStorage.getItem(KEPT) ?? "{}");
     if (boot.types.some(({ id }) => id === draft.type)) type.value = draft.type;
     drawPriorities();
-    priority.value = draft.priority ?? "";
-    titre.value = draft.titre ?? "";
-    message.value = draft.message ?? "";
-    people.value = draft.people ?? "";
+    for (const [name, control] of Object.entries(kept)) if (control !== type) control.value = draft[name] ?? "";
   } catch {
     sessionStorage.removeItem(KEPT); // a draft of another version
     drawPriorities();
