@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
-from playwright.async_api import WebSocketRoute, expect
+from playwright.async_api import Route, WebSocketRoute, expect
 
 from notifiers import Refused
 from tests.browser.kit import Eyes, Site
@@ -105,3 +106,61 @@ async def test_a_failed_critical_task_is_heard_if_one_wants_it(site: Site, eyes:
 
     await page.reload()
     await expect(button).to_have_attribute("aria-pressed", "true")
+
+
+@pytest.mark.parametrize("width", [1280, 375])
+async def test_no_number_is_too_long_for_its_counter(width: int, eyes: Eyes) -> None:
+    def swell(stats: dict[str, Any]) -> None:
+        stats["tasks_by_status"] |= {"pending": 10_000, "completed": 1_234_567}
+
+    def between(page: WebSocketRoute) -> None:
+        server = page.connect_to_server()
+
+        def pass_on(frame: str | bytes) -> None:
+            found = json.loads(frame)
+            if found["kind"] == "stats":
+                swell(found["stats"])
+            page.send(json.dumps(found))
+
+        server.on_message(pass_on)
+
+    async def answered(route: Route) -> None:
+        answer = await route.fetch()
+        found = await answer.json()
+        swell(found["stats"])
+        await route.fulfill(response=answer, json=found)
+
+    await eyes.page.set_viewport_size({"width": width, "height": 800})
+    await eyes.page.route_web_socket("**/ws/events*", between)
+    await eyes.page.route("**/api/queue/stats", answered)
+    page = await eyes.sign_in()
+    await expect(page.locator(".counter.completed .count")).to_have_text("1 234 567")
+
+    for status in ("pending", "completed"):
+        room = (
+            "count => { const range = document.createRange(); range.selectNodeContents(count);"
+            " const {right} = range.getBoundingClientRect();"
+            " return count.parentNode.getBoundingClientRect().right - right; }"
+        )
+        assert await page.locator(f".counter.{status} .count").evaluate(room) > 8, status
+
+
+async def test_what_could_not_be_read_is_read_once_the_server_is_back(site: Site, eyes: Eyes) -> None:
+    site.service().always(lambda _: Refused("address_refused", "550"))
+    task_id = await site.send("raté")
+    page = await eyes.sign_in()
+    await eyes.count("failed", 1)
+    await expect(page.locator(".row")).to_have_count(1)
+    await site.stop()
+    await page.click(".counter.failed")
+    await expect(page.locator(".blank h2")).to_have_text("La liste n’a pas pu être lue")
+    await page.evaluate(
+        "id => { history.pushState({}, '', `?task=${id}`); dispatchEvent(new Event('popstate')); }", task_id
+    )
+    await expect(page.locator(".drawer .blank h2")).to_have_text("Serveur injoignable")
+
+    await site.start()
+
+    await expect(page.locator(".drawer h2").first).to_have_text("raté")
+    await expect(page.locator(".row .titre")).to_have_text(["raté"])
+    eyes.forget("WebSocket", "ERR_CONNECTION_REFUSED")

@@ -147,6 +147,7 @@ const begin = () => {
 };
 state.addEventListener("hello", ({ detail }) => {
   if (detail.afresh) list.restart();
+  if (list.error) void (list.phase === "error" ? list.load() : list.loadMore()); // the server is back
   begin();
 });
 setTimeout(begin, 1500); // no socket yet: what can be shown is shown

@@ -6,7 +6,6 @@ import { number, t } from "../i18n.js";
 import { icon } from "../icons.js";
 import { everySecond, span } from "../time.js";
 
-const LONG = 7; // characters from which on the numerals are set smaller
 const LATE_S = 60;
 
 export function mount(root, list, state, { signal, filter, onPick }) {
@@ -55,7 +54,7 @@ export function mount(root, list, state, { signal, filter, onPick }) {
       const n = stats.tasks_by_status[status] ?? 0;
       const text = number(n);
       put(count, text);
-      count.classList.toggle("long", text.length >= LONG);
+      count.style.setProperty("--chars", text.length); // a long number is set smaller rather than cut
       button.classList.toggle("zero", n === 0);
     }
     if (!stats) return;

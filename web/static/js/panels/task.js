@@ -74,9 +74,11 @@ export function mountTask(root, id, { signal, state, onGone, onTitle, heading = 
   let people = null;
   let timer = 0;
   let stale = false;
+  let broken = false; // out of reach when it was asked for
   const parts = {};
 
   async function open() {
+    broken = false;
     clear(root, h("div", { class: "blank", role: "status" }, h("span", { class: "spin" }), h("span", { class: "vh" }, t("table.loading"))));
     try {
       const [answer, events] = await Promise.all([get(path, { signal }), readEvents(path, signal)]);
@@ -84,7 +86,8 @@ export function mountTask(root, id, { signal, state, onGone, onTitle, heading = 
       build(events);
     } catch (error) {
       if (error.name === "AbortError") return;
-      if (error.status === 404) clear(root, blank({ glyph: "search", title: t("task.unknown"), text: t("task.unknown.text"), action: h("a", { class: "btn", href: "/admin/queue" }, t("task.back")) }));
+      broken = error.status !== 404;
+      if (!broken) clear(root, blank({ glyph: "search", title: t("task.unknown"), text: t("task.unknown.text"), action: h("a", { class: "btn", href: "/admin/queue" }, t("task.back")) }));
       else clear(root, blank({ glyph: "alert", title: error.title, text: error.detail, action: h("button", { class: "btn", type: "button", onclick: open }, icon("retry"), t("table.again")) }));
     }
   }
@@ -221,6 +224,7 @@ export function mountTask(root, id, { signal, state, onGone, onTitle, heading = 
     }
   }, { signal });
   state.addEventListener("reread", () => task && later(), { signal });
+  state.addEventListener("hello", () => broken && open(), { signal });
   signal.addEventListener("abort", () => clearTimeout(timer));
   return open();
 }
