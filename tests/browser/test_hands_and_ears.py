@@ -8,6 +8,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.browser.kit import Eyes, Site
+from tests.kit import jean
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -109,3 +110,50 @@ async def test_what_is_chosen_shows_where_colours_are_the_readers_own(look: Look
 
     await expect(page.locator(".counter.failed")).to_have_css("outline-style", "solid")
     await expect(page.locator(".counter.pending")).to_have_css("outline-style", "none")
+
+
+async def test_a_button_stays_under_the_finger_while_the_task_goes_on(site: Site, eyes: Eyes) -> None:
+    email, sms = site.service("email"), site.service("sms")
+    email.hold()
+    sms.hold()
+    task_id = await site.send("Crue", utilisateurs=[jean(0), jean(1), jean(2, canal="sms")])
+    page = await eyes.sign_in(path=f"/admin/queue/{task_id}")
+    await expect(page.locator(".task-head .status")).to_have_text("En traitement")
+    await page.evaluate("window.button = document.querySelector('#cancel')")
+    copy = page.get_by_role("button", name="Copier l’identifiant")
+    await copy.focus()
+
+    email.release()
+    await expect(page.locator(".tally b").first).to_have_text("2")
+    assert await page.evaluate("window.button.isConnected")
+    await expect(copy).to_be_focused()
+    sms.release()
+    await expect(page.locator(".task-head .status")).to_have_text("Terminée")
+    await expect(page.locator(".task-acts :focus")).to_have_count(1)
+
+
+async def test_the_focus_stays_where_a_press_has_drawn_anew(site: Site, eyes: Eyes) -> None:
+    task_id = await site.send("Crue", n=250)
+    page = await eyes.sign_in(path=f"/admin/queue/{task_id}")
+    await expect(page.locator(".task-head .status")).to_have_text("Terminée")
+    await page.get_by_role("button", name="Afficher la suite").press("Enter")
+    await expect(page.locator(".list tbody tr")).to_have_count(200)
+    await expect(page.get_by_role("button", name="Afficher la suite")).to_be_focused()
+
+    await page.goto(site.url + "/admin/send")
+    await page.get_by_role("button", name="Anglais").press("Enter")
+    await expect(page.get_by_role("button", name="Anglais", pressed=True)).to_be_focused()
+
+    await page.goto(site.url + "/admin/queue")
+    await page.check(".row .check")
+    await page.get_by_role("button", name="Désélectionner").press("Enter")
+    await expect(page.locator(".thead .check")).to_be_focused()
+
+
+async def test_keys_lead_to_what_one_does_with_them(eyes: Eyes) -> None:
+    page = await eyes.sign_in(path="/admin/keys")
+
+    await page.get_by_role("link", name="Documentation de l’API").click()
+
+    await page.get_by_role("link", name="Pour commencer").click()
+    await expect(page.get_by_role("heading", name="Pour commencer")).to_be_in_viewport()

@@ -43,5 +43,16 @@ export function clear(node, ...children) {
   return node;
 }
 
+const FOCUSABLE = "button, a[href], input";
+
+// `clear`, but who stands in it with the keyboard goes on standing there: at the same place, or at the last there is.
+export function redraw(node, ...children) {
+  const at = [...node.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement);
+  clear(node, ...children);
+  if (at < 0) return;
+  const now = node.querySelectorAll(FOCUSABLE);
+  now[Math.min(at, now.length - 1)]?.focus({ preventScroll: true });
+}
+
 // Is the reader writing somewhere? Then single keys are text, not commands.
 export const isTyping = (target) => target.closest?.("input:not([type=checkbox]), textarea, select, [contenteditable]") !== null;

@@ -10,7 +10,7 @@ const minutes = (seconds) => Math.max(1, Math.round(seconds / 60));
 
 // An alert of a kind that this page does not know shows its name: better odd than unseen.
 function sentence({ kind, ratio, failed, ended, window_s: windowS, channel }) {
-  if (kind === "failure_ratio") return t("alert.ratio", { failed, n: ended, ratio: percent(ratio), minutes: minutes(windowS) });
+  if (kind === "failure_ratio") return t("alert.ratio", { n: failed, of: ended, ratio: percent(ratio), minutes: minutes(windowS) });
   if (channel) return t("alert.channel", { channel });
   return t("alert.other", { kind });
 }

@@ -53,6 +53,7 @@ export function mount(root) {
   root.append(h("div", { class: "card-head" }, h("h2", null, t("audit.title"))), table, foot);
   let cursor = null;
   async function load() {
+    const walked = foot.contains(document.activeElement);
     clear(foot, h("span", { class: "spin" }));
     try {
       const page = await get(`/admin/api/audit${query({ limit: PAGE, cursor })}`);
@@ -61,6 +62,7 @@ export function mount(root) {
       body.append(...entries.map(row));
       table.hidden = body.children.length === 0;
       clear(foot, cursor ? h("button", { class: "btn", type: "button", onclick: load }, t("audit.more")) : body.children.length ? null : blank({ glyph: "clock", title: t("audit.none"), text: t("audit.none.text") }));
+      if (walked) foot.querySelector("button")?.focus({ preventScroll: true });
     } catch (error) {
       clear(foot, h("button", { class: "btn", type: "button", onclick: load }, t("table.again")));
       fail(error);

@@ -1,6 +1,6 @@
 // panels/bulk.js: what can be done to the picked tasks, or to all that match the filter. Nothing is done before the
 // server has counted and the reader has agreed. Draws the picks; acts through the bulk calls.
-import { clear, h } from "../dom.js";
+import { h, redraw } from "../dom.js";
 import { ask, fail, toast } from "../dialogs.js";
 import { filterBody, isEmpty } from "../filter.js";
 import { t } from "../i18n.js";
@@ -50,11 +50,12 @@ export function mount(root, state, { signal, picks, filters }) {
     }
   }
   const draw = () => {
+    if (picks.size === 0 && bar.contains(document.activeElement)) document.querySelector(".thead .check").focus({ preventScroll: true });
     bar.hidden = picks.size === 0;
     if (bar.hidden) return;
     const narrowed = !isEmpty(filters.get());
     const many = picks.size > MOST && everything === null;
-    clear(
+    redraw(
       bar,
       h("b", null, everything === null ? t("bulk.picked", { n: picks.size }) : t("bulk.everything", { n: everything })),
       narrowed && everything === null && h("button", { class: "btn quiet", type: "button", onclick: takeAll }, t("bulk.all")),

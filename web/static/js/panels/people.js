@@ -2,7 +2,7 @@
 // Reads /api/queue/tasks/{id}/deliveries; changes nothing.
 import { get, query } from "../api.js";
 import { download, toCsv } from "../csv.js";
-import { bdi, clear, h } from "../dom.js";
+import { bdi, clear, h, redraw } from "../dom.js";
 import { fail } from "../dialogs.js";
 import { lang, t } from "../i18n.js";
 import { icon } from "../icons.js";
@@ -94,7 +94,7 @@ export function mountPeople(root, id, { signal, failed }) {
   }
 
   function drawFoot() {
-    if (cursor) clear(foot, h("button", { class: "btn", type: "button", onclick: more }, t("people.more")));
+    if (cursor) redraw(foot, h("button", { class: "btn", type: "button", onclick: more }, t("people.more")));
     else clear(foot, h("span", null, shown.length ? t("people.count", { n: shown.length }) : t("people.none")));
   }
 

@@ -3,7 +3,7 @@
 import { call } from "../api.js";
 import { boot } from "../boot.js";
 import { ask } from "../dialogs.js";
-import { attr, bdi, clear, h, put } from "../dom.js";
+import { attr, bdi, clear, h, put, redraw } from "../dom.js";
 import { number, t, typeLabel } from "../i18n.js";
 import { icon } from "../icons.js";
 import { parseRecipients } from "../recipients.js";
@@ -127,7 +127,7 @@ export function mount(root) {
     const label = kind?.labels?.[langShown] ?? typeLabel(type.value);
     const title = titre.value || t("send.preview.title");
     const body = message.value || t("send.preview.text");
-    clear(preview,
+    redraw(preview,
       h("div", { class: "seg", role: "group", "aria-label": t("send.preview.lang") }, ["fr", "en"].map((lang) => h("button", { type: "button", "aria-pressed": String(lang === langShown), onclick: () => { langShown = lang; drawPreview(); } }, t(`send.lang.${lang}`)))),
       h("div", { class: "field" }, h("span", { class: "label" }, t("send.preview.mail")), h("div", { class: "mail" }, h("header", null, h("b", null, bdi(title))), h("p", null, h("span", { class: "muted small" }, bdi(label)), h("b", null, bdi(title))), h("div", null, bdi(body)))),
       h("div", { class: "field" }, h("span", { class: "label" }, t("send.preview.sms")), h("div", { class: "phone" }, bdi(body))),

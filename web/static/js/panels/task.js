@@ -3,7 +3,7 @@
 import { get, post } from "../api.js";
 import { boot } from "../boot.js";
 import { ask, blank, copy, fail, toast } from "../dialogs.js";
-import { attr, bdi, clear, h, put } from "../dom.js";
+import { attr, bdi, clear, h, put, redraw } from "../dom.js";
 import { number, t, typeLabel } from "../i18n.js";
 import { icon } from "../icons.js";
 import { everySecond, exact, now, span, timeAgo } from "../time.js";
@@ -120,6 +120,7 @@ export function mountTask(root, id, { signal, state, onGone, onTitle, heading = 
       h("section", { class: "card" }, h("div", { class: "card-head" }, h("h2", null, t("task.facts"))), h("div", { class: "card-body" }, parts.pairs)));
     people = mountPeople(recipients, id, { signal, failed: task.status === "failed" });
     drawn = null;
+    acted = "";
     draw();
     everySecond(tick, signal);
   }
@@ -138,16 +139,19 @@ export function mountTask(root, id, { signal, state, onGone, onTitle, heading = 
     const tally = [["completed", "tally.sent", sent], ["failed", "tally.failed", bad], [task.status === "cancelled" ? "cancelled" : "pending", task.status === "cancelled" ? "tally.cancelled" : "tally.left", Math.max(0, base - sent - bad)], ["cancelled", "tally.skipped", skipped]];
     clear(parts.tally, tally.map(([tone, key, n]) => h("div", { class: n ? tone : "zero" }, h("b", null, number(n)), h("span", null, t(key, { n })))));
     const error = task.status === "failed" && task.error;
-    clear(parts.why, error && h("div", { class: "banner alert" }, icon("alert"), h("span", null, bdi(error)), h("button", { class: "btn", type: "button", onclick: () => { void people.show("missed"); parts.people.scrollIntoView({ block: "start" }); } }, t("task.who"))));
+    redraw(parts.why, error && h("div", { class: "banner alert" }, icon("alert"), h("span", null, bdi(error)), h("button", { class: "btn", type: "button", onclick: () => { void people.show("missed"); parts.people.scrollIntoView({ block: "start" }); } }, t("task.who"))));
     drawActs();
     drawPairs();
     tick();
   }
 
+  let acted = ""; // the status that the buttons are for: else they would be new ones at every event, under one's finger
   function drawActs() {
+    if (acted === task.status) return;
+    acted = task.status;
     const ended = boot.ended.includes(task.status);
     const again = task.status === "failed" || task.status === "cancelled";
-    clear(parts.acts,
+    redraw(parts.acts,
       boot.may.send && again && h("button", { class: "btn primary", type: "button", id: "retry", onclick: () => retry(task) }, icon("retry"), t("act.retry.unreached")),
       boot.may.send && !ended && h("button", { class: "btn danger", type: "button", id: "cancel", onclick: () => cancel(task) }, icon("stop"), t("act.cancel")),
       h("button", { class: "btn", type: "button", onclick: () => copy(task.id, t("copy.id")) }, icon("copy"), t("act.copy")),
