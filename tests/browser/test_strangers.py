@@ -135,3 +135,14 @@ async def test_a_task_open_beside_the_table_is_what_goes_on_paper(site: Site, ey
     box = await page.locator(".drawer").bounding_box()
     assert box and box["height"] > 2_000  # all of it, not what fits the screen
     assert (await page.pdf()).count(b"/Type /Page\n") > 2
+
+
+async def test_on_a_phone_the_row_has_room_for_when_it_is_tried_again(site: Site, eyes: Eyes) -> None:
+    site.service().always(lambda _: RetryLater("busy", after_s=3600))
+    await site.send("attend", "infra", n=3)
+    page = await eyes.sign_in()
+    await page.set_viewport_size({"width": 375, "height": 720})
+
+    note = page.locator(".row .next")
+    await expect(note).to_contain_text("prochain essai")
+    assert await note.evaluate("note => note.scrollWidth <= note.clientWidth")
