@@ -42,9 +42,9 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
-async def sleep_or(clock: Clock, event: asyncio.Event, seconds: float) -> None:
-    """Return once `seconds` of `clock` have passed or `event` is set, whichever comes first."""
-    sides = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(clock.sleep(seconds))]
+async def sleep_or(clock: Clock, other: Awaitable[object], seconds: float) -> None:
+    """Return once `seconds` of `clock` have passed or `other` has come about, whichever comes first."""
+    sides = [asyncio.ensure_future(other), asyncio.ensure_future(clock.sleep(seconds))]
     try:
         await asyncio.wait(sides, return_when=asyncio.FIRST_COMPLETED)
     finally:

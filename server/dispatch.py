@@ -113,9 +113,9 @@ class Dispatch:
     def may_call(self) -> bool:
         """Is the task still this node's to work on?"""
         if not self.stopped and self._clock.monotonic() >= self.lease_until:
-            self.stopped = "lost"
+            self.stop("lost")
         if not self.stopped and self.task.expires_ms is not None and self._clock.now_ms() >= self.task.expires_ms:
-            self.stopped = "expired"
+            self.stop("expired")
         return not self.stopped
 
     async def run(self) -> NotificationTask | None:

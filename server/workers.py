@@ -126,12 +126,7 @@ class WorkerPool:
 
     async def _finish(self, seconds: float) -> None:
         if self._work and seconds:
-            waiting = asyncio.ensure_future(asyncio.wait(list(self._work)))
-            clock = asyncio.ensure_future(self._clock.sleep(seconds))
-            await asyncio.wait({waiting, clock}, return_when=asyncio.FIRST_COMPLETED)
-            for side in (waiting, clock):
-                side.cancel()
-            await asyncio.gather(waiting, clock, return_exceptions=True)
+            await sleep_or(self._clock, asyncio.wait(list(self._work)), seconds)
 
     async def _keep(self, name: str, loop: Callable[[], object]) -> None:
         """Run one of the pool's loops for ever; storage that says no, or a defect, makes it wait, not end."""
@@ -364,7 +359,7 @@ class WorkerPool:
             self._time_wake.clear()
             until_s = rest_s if self._next_ms is None else min(rest_s, (self._next_ms - self._clock.now_ms()) / 1000)
             if until_s > 0:
-                await sleep_or(self._clock, self._time_wake, until_s)
+                await sleep_or(self._clock, self._time_wake.wait(), until_s)
 
     async def _renew_loop(self) -> None:
         """Keep the leases of what is in hand, and see that nobody holds a worker while others wait."""
@@ -372,6 +367,8 @@ class WorkerPool:
         while True:
             await self._clock.sleep(min(1.0, lease_s / 3))
             now = self._clock.monotonic()
+            for each in self.hands.values():
+                each.may_call()  # stops, once its time is over, though all its calls wait for their turn
             self._give_way()
             if self.hands and now - self._renewed >= lease_s / 3:
                 held = [(hand.task.id, hand.task.fence) for hand in self.hands.values()]

@@ -187,7 +187,7 @@ class Alerts:
                 await self._clock.sleep(1)
                 continue
             if self._window.ended:
-                await sleep_or(self._clock, self._wake, self._window.step_s)
+                await sleep_or(self._clock, self._wake.wait(), self._window.step_s)
             else:
                 await self._wake.wait()
 

@@ -163,7 +163,7 @@ class Webhooks:
                 log.exception("webhooks failed")
                 until_s = 1.0
             if until_s > 0:
-                await sleep_or(self._clock, self._wake, until_s)
+                await sleep_or(self._clock, self._wake.wait(), until_s)
 
     async def _take(self) -> float:
         """Begin what is due as far as there is room; seconds until there is reason to look again."""

@@ -1,0 +1,46 @@
+"""What may happen to a task while it is in hand. Time is turned by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tests.kit import Service, Town, jean, running
+
+
+def in_s(town: Town, seconds: float) -> str:
+    """A moment, so many seconds from the town's now, as a sender writes it."""
+    return datetime.fromtimestamp(town.clock.now_ms() / 1000 + seconds, UTC).isoformat()
+
+
+async def calls(service: Service, n: int) -> None:
+    """Wait until so many calls have arrived."""
+    while len(service.calls) < n:
+        service.arrived.clear()
+        await service.arrived.wait()
+
+
+async def passing(town: Town, holds: Callable[[], Any], step_s: float = 0.5) -> None:
+    """Let time pass, step by step, until `holds()`."""
+
+    def look() -> Any:
+        town.clock.turn(step_s)
+        return holds()
+
+    await town.until(look)
+
+
+async def test_an_expired_task_ends_though_all_its_calls_wait_for_their_turn(tmp_path: Path) -> None:
+    async with running(tmp_path, CHANNELS__EMAIL__RATE_PER_SECOND="0.01") as town:
+        email = town.service("email")
+        task_id = await town.send("infra", [jean(number) for number in range(20)], expire_a=in_s(town, 15))
+        await calls(email, 1)
+        begun = town.clock.monotonic()
+
+        await passing(town, lambda: not town.pool.hands)
+
+        assert town.clock.monotonic() - begun < 18
+        task = await town.task(task_id)
+        assert (task["status"], task["failure"]["kind"], task["progress"]["sent"]) == ("failed", "expired", 1)
