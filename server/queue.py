@@ -301,6 +301,7 @@ class QueueManager:
             case Refusal():
                 raise TaskNotEnded()
             case NotificationTask() as task:
+                self._pool.expect(task.due_ms)
                 self._pool.expect(task.expires_ms)
                 return task
         raise AssertionError("unreachable")

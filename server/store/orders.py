@@ -45,7 +45,8 @@ class Cancel(Op):
 
 @dataclass(eq=False)
 class Retry(Op):
-    """Send an ended task again, to those not reached, as a new run. Gives the task, or Refusal."""
+    """Send an ended task again, to those not reached, as a new run; not before it was planned for. Gives the task, or
+    Refusal."""
 
     task_id: str
     now_ms: int
@@ -59,9 +60,10 @@ class Retry(Op):
         if task is None or task.status not in ENDED or not may_move(task.status, Status.PENDING):
             return Refusal(task)
         late = task.expires_ms is not None and task.expires_ms <= self.now_ms
+        planned_ms = task.planned_ms if task.planned_ms and task.planned_ms > self.now_ms else 0
         after = replace(
             task, status=Status.PENDING, run=task.run + 1, attempts=0, failed=0, crashes=0, failure=None, ended_ms=None,
-            place_ms=self.now_ms, due_ms=0, fence=task.fence + 1, node=None,
+            place_ms=planned_ms or self.now_ms, due_ms=planned_ms, fence=task.fence + 1, node=None,
         )  # fmt: skip
         if late:
             return Refusal(task)

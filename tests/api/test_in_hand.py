@@ -44,3 +44,19 @@ async def test_an_expired_task_ends_though_all_its_calls_wait_for_their_turn(tmp
         assert town.clock.monotonic() - begun < 18
         task = await town.task(task_id)
         assert (task["status"], task["failure"]["kind"], task["progress"]["sent"]) == ("failed", "expired", 1)
+
+
+async def test_a_planned_notification_that_was_cancelled_and_is_wanted_again_still_waits_for_its_time(
+    town: Town,
+) -> None:
+    email = town.service("email")
+    task_id = await town.send("infra", planifiee_a=in_s(town, 3600))
+    await town.post(f"/api/queue/tasks/{task_id}/cancel")
+
+    again = (await (await town.post(f"/api/queue/tasks/{task_id}/retry")).json())["task"]
+    assert (again["status"], again["next_attempt_at_iso"]) == ("pending", again["planifiee_a"])
+    await town.turn(3500)
+    assert email.reached == []
+
+    await town.turn(101)
+    assert (await town.task(task_id))["status"] == "completed"
