@@ -30,6 +30,7 @@ TURN_S = 5.0
 PATIENCE_S = 3.0
 """Once storage is back, nobody is taken for dead for so long: the living first write down what they sent meanwhile."""
 CANCELLED = EventKind.CANCELLED.value
+PAUSED = EventKind.PAUSED.value
 STARTED = EventKind.STARTED.value
 AHEAD_S = 0.1
 """As many tasks are claimed ahead of free workers as these get done in so long: none, unless tasks are short."""
@@ -156,6 +157,8 @@ class WorkerPool:
             elif event.kind in WAKING:
                 self._paused = self._paused and event.kind != RESUMED
                 ready[event.task_id] = event.priority or Priority.CRITIQUE
+            elif event.kind == PAUSED:
+                self._paused = True
             elif event.kind == STARTED:  # as it was stored, or by another node
                 ready.pop(event.task_id, None)
         if ready and not self._paused and (self._most_urgent is None or min(ready.values()) < self._most_urgent):
@@ -388,7 +391,7 @@ class WorkerPool:
         """If others as urgent or more so wait and no worker is free, the longest in hand has had its turn."""
         if self._waiting and self._clock.monotonic() - min(hand.begun_s for hand in self._waiting) > WAITED_MOST_S:
             self._give_back("turn")
-        if self._most_urgent is None or self._free()[0] > 0:
+        if self._most_urgent is None or self._paused or self._free()[0] > 0:
             return
         old_ms = self._clock.now_ms() - int(TURN_S * 1000)
         long = [h for h in self._busy if not h.express and h.since_ms <= old_ms and not h.stopped]

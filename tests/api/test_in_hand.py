@@ -60,3 +60,19 @@ async def test_a_planned_notification_that_was_cancelled_and_is_wanted_again_sti
 
     await town.turn(101)
     assert (await town.task(task_id))["status"] == "completed"
+
+
+async def test_a_task_in_hand_goes_on_while_the_queue_is_paused(tmp_path: Path) -> None:
+    async with running(tmp_path, QUEUE__WORKERS="1", QUEUE__EXPRESS_WORKERS="0", DELIVERY__CONCURRENCY="1") as town:
+        email = town.service("email")
+        email.hold()
+        task_id = await town.send("infra", [jean(number) for number in range(3)])
+        await calls(email, 1)
+        await town.post("/admin/api/queue/pause")
+        over = town.clock.monotonic() + 25
+
+        await passing(town, lambda: town.clock.monotonic() > over)
+        email.release()
+        await town.until(lambda: not town.pool.hands)
+
+        assert (await town.task(task_id))["status"] == "completed"
