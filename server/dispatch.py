@@ -26,7 +26,7 @@ from server.store.settle import Again, End, Settle
 
 log = logging.getLogger("tocsin.dispatch")
 
-TELL_MS = 250
+TELL_S = 0.25
 """task.progress at most this often per task."""
 RETRY_AFTER_MOST_S = 3600.0
 """A service may ask for patience, but not for ever."""
@@ -99,7 +99,7 @@ class Dispatch:
         self._reasons: Counter[tuple[str, str]] = Counter()
         self._failed = 0
         self._known = task if task.fence == 1 else None  # as it stands in the store, if nobody else ever held it
-        self._told_ms = self.since_ms
+        self._told_s = clock.monotonic()
         self._labels: dict[str, str] = {}
         if first:
             self._take_up(first)
@@ -324,9 +324,10 @@ class Dispatch:
             while self._unrecorded:
                 records = list(self._unrecorded)
                 now_ms = self._clock.now_ms()
-                tell = now_ms - self._told_ms >= TELL_MS
+                now_s = self._clock.monotonic()
+                tell = now_s - self._told_s >= TELL_S
                 if tell:
-                    self._told_ms = now_ms
+                    self._told_s = now_s
                 after = await self._insist(self._settle(now_ms, records, tell=tell))
                 del self._unrecorded[: len(records)]
                 if after is None:

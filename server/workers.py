@@ -393,8 +393,8 @@ class WorkerPool:
             self._give_back("turn")
         if self._most_urgent is None or self._paused or self._free()[0] > 0:
             return
-        old_ms = self._clock.now_ms() - int(TURN_S * 1000)
-        long = [h for h in self._busy if not h.express and h.since_ms <= old_ms and not h.stopped]
+        old = self._clock.monotonic() - TURN_S
+        long = [h for h in self._busy if not h.express and h.begun_s <= old and not h.stopped]
         long = [h for h in long if self._most_urgent <= h.task.priority]
         if long:
-            min(long, key=lambda h: h.since_ms).stop("turn")
+            min(long, key=lambda h: h.begun_s).stop("turn")

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from notifiers import Message, Outcome, Sent
+from tests.api.http_kit import TurnedClock
 from tests.kit import Service, Town, jean, running
 
 
@@ -76,3 +78,37 @@ async def test_a_task_in_hand_goes_on_while_the_queue_is_paused(tmp_path: Path) 
         await town.until(lambda: not town.pool.hands)
 
         assert (await town.task(task_id))["status"] == "completed"
+
+
+class SetBack(TurnedClock):
+    """A clock whose time of day can be set back, as a time server does; durations go on."""
+
+    back_ms = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() - self.back_ms
+
+
+async def test_a_long_task_gives_way_and_is_told_of_though_the_time_of_day_is_set_back(tmp_path: Path) -> None:
+    clock = SetBack()
+    async with running(tmp_path, clock=clock, QUEUE__WORKERS="1", DELIVERY__CONCURRENCY="1") as town:
+        email = town.service("email")
+        email.hold()
+        long = await town.send("infra", [jean(number) for number in range(5)])
+        await calls(email, 1)
+        other = await town.send("infra", [jean(9, canal="app")])
+        clock.back_ms = 3_600_000
+        over = clock.monotonic() + 20
+
+        await passing(town, lambda: town.pool.hands[long].stopped or clock.monotonic() > over)
+        assert town.pool.hands[long].stopped == "turn"
+
+        def slowly(message: Message) -> Outcome:
+            clock.turn(1)
+            return Sent()
+
+        email.always(slowly)
+        email.release()
+        await town.until_status(long, "completed")
+        await town.until_status(other, "completed")
+        assert "task.progress" in await town.events(long)
