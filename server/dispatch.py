@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from server.channels import Channel, Channels, Message, NotCalled, Outcome, Refused, RetryLater, Sent
@@ -28,6 +29,8 @@ log = logging.getLogger("tocsin.dispatch")
 
 TELL_S = 0.25
 """task.progress at most this often per task."""
+KEEP_PLACE = frozenset({"drain", "ahead"})
+"""What is given back for these reasons has not had its turn."""
 RETRY_AFTER_MOST_S = 3600.0
 """A service may ask for patience, but not for ever."""
 
@@ -78,7 +81,7 @@ class Dispatch:
         """
         self.task = task
         self.since_ms = clock.now_ms()
-        self.stopped = ""  # why: "lost" (its lease), "cancelled", "drain", "turn" (others wait)
+        self.stopped = ""  # why: "lost" (its lease), "cancelled", "expired", "failed", "drain", "turn" (others wait) …
         self.lease_until = clock.monotonic() + settings.queue.lease_s
         self._store = store
         self._channels = channels
@@ -138,6 +141,8 @@ class Dispatch:
         final = None
         if self.stopped not in ("lost", "cancelled"):
             final = verdict(self._round, self.task, self._failure(), now_ms, policy, self._draw())
+            if isinstance(final, Again) and self.stopped in KEEP_PLACE:
+                final = msgspec.structs.replace(final, keeps_place=True)
         records, self._unrecorded = self._unrecorded, []
         if final is None and not records:
             return None

@@ -390,7 +390,7 @@ class WorkerPool:
     def _give_way(self) -> None:
         """If others as urgent or more so wait and no worker is free, the longest in hand has had its turn."""
         if self._waiting and self._clock.monotonic() - min(hand.begun_s for hand in self._waiting) > WAITED_MOST_S:
-            self._give_back("turn")
+            self._give_back("ahead")
         if self._most_urgent is None or self._paused or self._free()[0] > 0:
             return
         old = self._clock.monotonic() - TURN_S

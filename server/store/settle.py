@@ -39,6 +39,7 @@ class Again(msgspec.Struct, frozen=True):
 
     due_ms: int = 0
     called: bool = True  # False: nobody was called in this round, which then does not count
+    keeps_place: bool = False  # among those that wait; else it queues up again behind them
 
 
 ENDS = {
@@ -161,9 +162,10 @@ class Settle(Op):
         match self.final:
             case None:
                 return replace(task, failed=failed, crashes=crashes)
-            case Again(due_ms=due_ms, called=called):
+            case Again(due_ms=due_ms, called=called, keeps_place=keeps_place):
                 return replace(
-                    task, status=Status.PENDING, failed=failed, crashes=crashes, due_ms=due_ms, place_ms=self.now_ms,
+                    task, status=Status.PENDING, failed=failed, crashes=crashes, due_ms=due_ms,
+                    place_ms=task.place_ms if keeps_place else self.now_ms,
                     lease_ms=None, node=None, attempts=task.attempts if called else task.attempts - 1,
                 )  # fmt: skip
             case End(failure=failure):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,7 +90,7 @@ class SetBack(TurnedClock):
         return super().now_ms() - self.back_ms
 
 
-async def test_a_long_task_gives_way_and_is_told_of_though_the_time_of_day_is_set_back(tmp_path: Path) -> None:
+async def test_a_long_task_gives_way_though_the_time_of_day_is_set_back(tmp_path: Path) -> None:
     clock = SetBack()
     async with running(tmp_path, clock=clock, QUEUE__WORKERS="1", DELIVERY__CONCURRENCY="1") as town:
         email = town.service("email")
@@ -103,12 +104,67 @@ async def test_a_long_task_gives_way_and_is_told_of_though_the_time_of_day_is_se
         await passing(town, lambda: town.pool.hands[long].stopped or clock.monotonic() > over)
         assert town.pool.hands[long].stopped == "turn"
 
+        email.release()
+        await town.until_status(other, "completed")
+        await town.until_status(long, "completed")
+
+
+async def test_progress_is_told_though_the_time_of_day_is_set_back(tmp_path: Path) -> None:
+    clock = SetBack()
+    async with running(tmp_path, clock=clock, DELIVERY__CONCURRENCY="1") as town:
+
         def slowly(message: Message) -> Outcome:
+            clock.back_ms = 3_600_000
             clock.turn(1)
             return Sent()
 
-        email.always(slowly)
+        town.service("email").always(slowly)
+        task_id = await town.send("infra", [jean(number) for number in range(5)])
+        await town.until_status(task_id, "completed")
+
+        assert "task.progress" in await town.events(task_id)
+
+
+async def test_what_was_claimed_ahead_in_vain_keeps_its_place_before_what_came_later(tmp_path: Path) -> None:
+    async with running(tmp_path, QUEUE__WORKERS="1", QUEUE__EXPRESS_WORKERS="0") as town:
+        for number in range(50):  # quick ones, so that more is claimed than there are workers
+            await town.send("infra", [jean(number, canal="app")])
+            await town.until_idle()
+        email, app = town.service("email"), town.service("app")
+        email.hold()
+        await town.post("/admin/api/queue/pause")
+        await town.send("infra", [jean(0)])
+        first = [await town.send("infra", [jean(number, canal="app")]) for number in (1, 2)]
+        await town.post("/admin/api/queue/resume")
+        await town.until(lambda: all(task_id in town.pool.hands for task_id in first))
+        town.clock.turn(0.5)
+        later = await town.send("infra", [jean(3, canal="app")])
+        assert later not in town.pool.hands
+
+        await passing(town, lambda: len(town.pool.hands) == 1)
         email.release()
-        await town.until_status(long, "completed")
-        await town.until_status(other, "completed")
-        assert "task.progress" in await town.events(long)
+        await town.until_idle()
+
+        assert app.reached == ["u1", "u2", "u3"]
+
+
+async def test_what_a_drain_gives_back_keeps_its_place_before_what_came_later(tmp_path: Path) -> None:
+    one = {"QUEUE__WORKERS": "1", "QUEUE__EXPRESS_WORKERS": "0", "DELIVERY__CONCURRENCY": "1"}
+    async with running(tmp_path, **one) as town:
+        email = town.service("email")
+        email.hold()
+        first = await town.send("infra", [jean(1), jean(2)])
+        await calls(email, 1)
+        town.clock.turn(1)
+        await town.send("infra", [jean(3)])
+        town.clock.turn(1)
+        draining = asyncio.create_task(town.pool.drain(0))
+        await town.until(lambda: town.pool.hands[first].stopped)
+        email.release()
+        await draining
+        assert email.reached == ["u1"]
+
+    async with running(tmp_path, clock=town.clock, **one) as town:
+        again = town.service("email")
+        await town.until_idle()
+        assert again.reached == ["u2", "u3"]
