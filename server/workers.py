@@ -17,9 +17,9 @@ from server.channels import Channels
 from server.clock import Clock, sleep_or
 from server.config import Settings
 from server.dispatch import Hand
+from server.letting import Letting
 from server.model import Event, EventKind, NotificationTask, Priority
 from server.store import Store, StoreUnavailable
-from server.store.cluster import LetGo
 from server.store.reads import Chunk
 from server.store.writes import Claim, Claimed, Renew, Sweep, Swept, Taking
 
@@ -57,7 +57,7 @@ class WorkerPool:
         self._rates = {name: int(kind.rate_per_minute) for name, kind in settings.types.items() if kind.rate_per_minute}
         if settings.queue.rate_per_minute:
             self._rates[""] = int(settings.queue.rate_per_minute)
-        self._letting: set[asyncio.Task[None]] = set()
+        self._letting = Letting(store, node)
         self._work: dict[asyncio.Task[None], Hand] = {}
         self._busy: set[Hand] = set()  # a worker is at them; what only waits for its last write is not among them
         self._waiting: list[Hand] = []  # heap
@@ -121,7 +121,7 @@ class WorkerPool:
         for work in self._work:
             log.error("task given up at shutdown; its outcomes may be recorded twice")
             work.cancel()
-        await asyncio.gather(*self._loops, *self._work, *self._letting, return_exceptions=True)
+        await asyncio.gather(*self._loops, *self._work, self._letting.close(), return_exceptions=True)
         if self.told in self._store.on_commit:
             self._store.on_commit.remove(self.told)
 
@@ -152,8 +152,7 @@ class WorkerPool:
         for event in events:
             if event.kind == CANCELLED and (hand := self.hands.get(event.task_id)):
                 hand.stop("cancelled")
-                if self._store.shared:  # whoever cancelled it at another node waits for this word
-                    self._let_go(event.task_id)
+                self._letting.go(event.task_id)
             elif event.kind in WAKING:
                 self._paused = self._paused and event.kind != RESUMED
                 ready[event.task_id] = event.priority or Priority.CRITIQUE
@@ -164,17 +163,6 @@ class WorkerPool:
         if ready and not self._paused and (self._most_urgent is None or min(ready.values()) < self._most_urgent):
             self._most_urgent = min(ready.values())
             self._wake.set()
-
-    def _let_go(self, task_id: str) -> None:
-        letting = asyncio.create_task(self._tell_let_go(task_id), name=f"let-go-{task_id}")
-        self._letting.add(letting)
-        letting.add_done_callback(self._letting.discard)
-
-    async def _tell_let_go(self, task_id: str) -> None:
-        try:
-            await self._store.apply(LetGo(task_id, self.node))
-        except StoreUnavailable as error:  # the other side then waits until the lease has run out
-            log.warning("task %s: letting go was not stored: %s", task_id, error)
 
     def expect(self, at_ms: int | None) -> None:
         """Something is due, or expires, at `at_ms` (epoch)."""
