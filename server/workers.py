@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from functools import partial
 from heapq import heappop, heappush
 
 from server.channels import Channels
@@ -196,10 +197,13 @@ class WorkerPool:
     def release(self, taking: Taking) -> None:
         """The worker that was kept is free again."""
         self._taking.discard(taking)
-        if not self._taking:
-            self._none_taking.set()
+        self._taken()
         if self._most_urgent is not None:
             self._wake.set()
+
+    def _taken(self) -> None:
+        if not self._taking and not self._asking:
+            self._none_taking.set()
 
     def begin(self, taking: Taking, task: NotificationTask, first: Chunk) -> None:
         """The worker that was kept takes up its task, which is stored as claimed."""
@@ -238,22 +242,29 @@ class WorkerPool:
         now_ms = self._clock.now_ms()
         lease_ms = int(self._settings.queue.lease_s * 1000)
         self._asking = True
+        self._none_taking.clear()
+        claim = Claim(now_ms, lease_ms, self.node, slots, express, self._rates)
+        claim.late = partial(self._take_up, begun=begun)
         try:
-            claimed: Claimed = await self._store.apply(Claim(now_ms, lease_ms, self.node, slots, express, self._rates))
+            claimed: Claimed = await self._store.apply(claim)
         except StoreUnavailable:
             self._most_urgent = seen
             raise
         finally:
             self._asking = False
+            self._taken()
         self._paused = claimed.paused
-        for task in sorted(claimed.tasks, key=lambda task: (task.priority, task.place_ms, task.id)):
-            self._begin(task, claimed.chunks[task.id], begun)
+        self._take_up(claimed, begun)
         if len(claimed.tasks) >= slots:
             # There may be more; but where only the express lane asked, and in vain, none of it is CRITIQUE.
             rest = seen if slots or claimed.tasks else Priority.HAUTE
             self._most_urgent = min(told for told in (self._most_urgent, rest) if told is not None)
         if claimed.retry_ms:
             self.expect(claimed.retry_ms)
+
+    def _take_up(self, claimed: Claimed, begun: float) -> None:
+        for task in sorted(claimed.tasks, key=lambda task: (task.priority, task.place_ms, task.id)):
+            self._begin(task, claimed.chunks[task.id], begun)
 
     def _begin(self, task: NotificationTask, first: Chunk, begun: float) -> None:
         hand = Hand(

@@ -96,6 +96,8 @@ class Store:
         for op, result in results:
             if not op.done.done():
                 op.done.set_result(result)
+            elif op.late:
+                op.late(result)
         if events:
             for told in self.on_commit:
                 told(events)

@@ -77,6 +77,7 @@ class Op:
 
     done: asyncio.Future[Any]
     since: float  # perf_counter() when it was handed over
+    late: Callable[[Any], None] | None = None  # told what it gave, where whoever asked was told no before
     rank: ClassVar[int | None] = None
     """Where its kind stands among neighbours that have one too (`batch`): nobody hands over two such at once whose
     order counts. None: what was handed over before it is applied before it."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from notifiers import Message, Outcome, Sent
+from server.model import Event
+from server.store.engine import Op
 from tests.api.http_kit import TurnedClock
 from tests.kit import Service, Town, jean, running
 
@@ -168,3 +172,67 @@ async def test_what_a_drain_gives_back_keeps_its_place_before_what_came_later(tm
         again = town.service("email")
         await town.until_idle()
         assert again.reached == ["u2", "u3"]
+
+
+@dataclass(eq=False)
+class Stall(Op):
+    """Storage that takes its time over a transaction, until `go`."""
+
+    go: threading.Event
+    begun: threading.Event = field(default_factory=threading.Event)
+
+    @classmethod
+    async def apply(cls, batch: Any, ops: list[Stall]) -> list[Any]:
+        for op in ops:
+            op.begun.set()
+            assert op.go.wait(20)
+        return [None] * len(ops)
+
+
+async def claim_in_a_stalled_commit(town: Town) -> tuple[str, Callable[[], Awaitable[None]]]:
+    """A task whose claim is being committed, and what ends that commit."""
+    first, second = Stall(threading.Event()), Stall(threading.Event())
+    await town.post("/admin/api/queue/pause")
+    task_id = await town.send("infra")
+    await town.until(lambda: town.pool.caught_up)
+    others: list[asyncio.Future[Any]] = []
+
+    def stall(events: list[Event]) -> None:  # before the pool hears of it: its claim then waits behind both
+        if events[0].kind == "queue.resumed":
+            others.extend(asyncio.ensure_future(town.store.apply(op)) for op in (first, second))
+
+    async def go_on() -> None:
+        second.go.set()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    town.store.on_commit.insert(0, stall)
+    others.append(asyncio.ensure_future(town.post("/admin/api/queue/resume")))
+    await town.until(lambda: not town.pool.caught_up and first.begun.is_set())
+    first.go.set()  # the next transaction is the second stall, and the claim
+    await town.until(second.begun.is_set)
+    return task_id, go_on
+
+
+async def test_a_claim_that_a_drain_meets_is_given_back(tmp_path: Path) -> None:
+    async with running(tmp_path) as town:
+        email = town.service("email")
+        task_id, go_on = await claim_in_a_stalled_commit(town)
+
+        draining = asyncio.create_task(town.pool.drain(30))
+        await asyncio.wait([draining], timeout=0.1)
+        await go_on()
+        await draining
+
+        task = await town.task(task_id)
+        assert (task["status"], task["node"], task["attempts"]) == ("pending", None, 0)
+        assert email.reached == []
+
+
+async def test_a_claim_that_was_told_no_and_is_stored_after_all_is_worked_on_at_once(tmp_path: Path) -> None:
+    async with running(tmp_path) as town:
+        task_id, go_on = await claim_in_a_stalled_commit(town)
+
+        await town.until(lambda: not town.pool.caught_up and not town.pool._asking)  # it was told no
+        await go_on()
+
+        assert (await town.until_status(task_id, "completed"))["attempts"] == 1
