@@ -177,17 +177,21 @@ class QueueManager:
         )  # fmt: skip
         taking = None if planned_ms else self._pool.keep(task.priority)
         enqueue = Enqueue(task, people.chunks, self._settings.queue.max_pending, idem, audit, taking)
+
+        def begin(stored: object) -> None:
+            if taking and isinstance(stored, NotificationTask) and stored.status is Status.PROCESSING:
+                self._pool.begin(taking, stored, Chunk(0, people.first, {}))
+            elif taking:
+                self._pool.release(taking)
+
+        enqueue.late = begin
         try:
             stored = await self._store.apply(enqueue)
         except BaseException:
             if taking:
                 self._pool.release(taking)
             raise
-        if taking:
-            if isinstance(stored, NotificationTask) and stored.status is Status.PROCESSING:
-                self._pool.begin(taking, stored, Chunk(0, people.first, {}))
-            else:
-                self._pool.release(taking)
+        begin(stored)
         match stored:
             case Full():
                 raise QueueFull()

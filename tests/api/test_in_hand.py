@@ -195,21 +195,27 @@ async def claim_in_a_stalled_commit(town: Town) -> tuple[str, Callable[[], Await
     await town.post("/admin/api/queue/pause")
     task_id = await town.send("infra")
     await town.until(lambda: town.pool.caught_up)
-    others: list[asyncio.Future[Any]] = []
+    news: list[list[Event]] = []
+    town.store.on_commit.remove(town.pool.told)  # it hears of it later
+    town.store.on_commit.append(news.append)
+    await town.post("/admin/api/queue/resume")
+    town.store.on_commit.remove(news.append)
+    town.store.on_commit.append(town.pool.told)
 
-    def stall(events: list[Event]) -> None:  # before the pool hears of it: its claim then waits behind both
-        if events[0].kind == "queue.resumed":
-            others.extend(asyncio.ensure_future(town.store.apply(op)) for op in (first, second))
+    stalled = [asyncio.ensure_future(town.store.apply(first))]
+    await town.until(first.begun.is_set)
+    for events in news:
+        town.pool.told(events)
+    await town.until(lambda: town.pool._asking)
+    stalled.append(asyncio.ensure_future(town.store.apply(second)))
+    await asyncio.sleep(0)
+    first.go.set()  # the next transaction is the claim, and the second stall
+    await town.until(second.begun.is_set)
 
     async def go_on() -> None:
         second.go.set()
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.gather(*stalled, return_exceptions=True)
 
-    town.store.on_commit.insert(0, stall)
-    others.append(asyncio.ensure_future(town.post("/admin/api/queue/resume")))
-    await town.until(lambda: not town.pool.caught_up and first.begun.is_set())
-    first.go.set()  # the next transaction is the second stall, and the claim
-    await town.until(second.begun.is_set)
     return task_id, go_on
 
 
@@ -236,3 +242,29 @@ async def test_a_claim_that_was_told_no_and_is_stored_after_all_is_worked_on_at_
         await go_on()
 
         assert (await town.until_status(task_id, "completed"))["attempts"] == 1
+
+
+async def test_a_post_that_was_told_no_and_is_stored_after_all_is_sent_at_once(tmp_path: Path) -> None:
+    async with running(tmp_path) as town:
+        await town.until(lambda: town.pool.caught_up)
+        first, second = Stall(threading.Event()), Stall(threading.Event())
+        stalled = [asyncio.ensure_future(town.store.apply(first))]
+        await town.until(first.begun.is_set)
+        body = {"titre": "t", "message": "m", "utilisateurs": [jean()]}
+        posted = asyncio.ensure_future(town.post("/api/notifications/meteo", body))
+        await town.until(lambda: town.pool._taking)
+        stalled.append(asyncio.ensure_future(town.store.apply(second)))
+        await asyncio.sleep(0)
+        first.go.set()
+
+        assert (await posted).status == 503
+        second.go.set()
+        await asyncio.gather(*stalled, return_exceptions=True)
+
+        async def stored() -> list[Any]:
+            found: list[Any] = (await town.json("/api/queue/tasks"))["tasks"]
+            return found
+
+        await town.until(stored)
+        [task] = await stored()
+        assert (await town.until_status(task["id"], "completed"))["attempts"] == 1
