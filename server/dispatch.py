@@ -366,9 +366,16 @@ class Hand(Dispatch):
     """A dispatch and the worker that has it."""
 
     worker: int = 0
+    work: asyncio.Task[None] | None = None
+    before: asyncio.Task[None] | None = None  # of an earlier hand at the same task, which is not done yet
     express: bool = False
     waiting: bool = False  # claimed ahead: the next worker to be free takes it up
     begun_s: float = 0.0  # monotonic: when it was claimed and, later, when a worker took it up
+
+    async def run(self) -> NotificationTask | None:
+        if self.before:
+            await asyncio.wait([self.before])  # whom it reached must be known
+        return await super().run()
 
     def __lt__(self, other: Hand) -> bool:
         mine, others = self.task, other.task

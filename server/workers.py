@@ -179,10 +179,7 @@ class WorkerPool:
     # --- claiming ------------------------------------------------------------------------------------
 
     def keep(self, priority: Priority) -> Taking | None:
-        """Keep a worker for a task that is about to be stored, if one is free and nothing ready waits for it.
-
-        `begin` or `release` must follow.
-        """
+        """Keep a worker for a task to be stored, if one is free and nothing waits; `begin` or `release` must follow."""
         if not self.running or self._paused or self._rates or not self.caught_up:
             return None
         free, express = self._free()
@@ -267,9 +264,12 @@ class WorkerPool:
             self._begin(task, claimed.chunks[task.id], begun)
 
     def _begin(self, task: NotificationTask, first: Chunk, begun: float) -> None:
+        before = self.hands.get(task.id)  # cancelled and wanted again: its last calls may still be out
         hand = Hand(
-            task, self._store, self._channels, self._settings, self._clock, random.random, self._freed, first
+            task, self._store, self._channels, self._settings, self._clock, random.random, self._freed,
+            None if before else first,
         )  # fmt: skip
+        hand.before = before.work if before else None
         hand.lease_until = begun + self._settings.queue.lease_s
         hand.begun_s = begun
         self.hands[task.id] = hand
@@ -296,7 +296,7 @@ class WorkerPool:
         hand.worker = next(number for number in range(1, len(taken) + 2) if number not in taken)
         self._busy.add(hand)
         task = hand.task
-        work = asyncio.create_task(self._do(hand), name=f"work-{task.id}")
+        work = hand.work = asyncio.create_task(self._do(hand), name=f"work-{task.id}")
         self._work[work] = hand
         work.add_done_callback(self._done)
 

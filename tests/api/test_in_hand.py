@@ -268,3 +268,21 @@ async def test_a_post_that_was_told_no_and_is_stored_after_all_is_sent_at_once(t
         await town.until(stored)
         [task] = await stored()
         assert (await town.until_status(task["id"], "completed"))["attempts"] == 1
+
+
+async def test_who_is_being_called_as_a_task_is_cancelled_is_not_called_again_by_its_retry(tmp_path: Path) -> None:
+    async with running(tmp_path, DELIVERY__CONCURRENCY="2") as town:
+        email = town.service("email")
+        email.hold()
+        task_id = await town.send("infra", [jean(number) for number in range(4)])
+        await calls(email, 2)
+        await town.post(f"/api/queue/tasks/{task_id}/cancel")
+        await town.post(f"/api/queue/tasks/{task_id}/retry")
+        await town.until(lambda: task_id in town.pool.hands and town.pool.hands[task_id].task.run == 2)
+        await asyncio.wait(town.pool._work, timeout=0.1)
+        email.release()
+
+        task = await town.until_status(task_id, "completed")
+
+        assert sorted(email.reached) == ["u0", "u1", "u2", "u3"]
+        assert (task["run"], task["progress"]["sent"]) == (2, 4)
