@@ -129,11 +129,17 @@ class Dispatch:
                 await asyncio.gather(*self._extra)
             if self._recording:
                 await self._recording
-        except BaseException:
+        except BaseException as error:
             self.stop("failed")
-            await asyncio.gather(*self._extra, return_exceptions=True)
-            if self._recording:
-                await asyncio.gather(self._recording, return_exceptions=True)
+            given_up = isinstance(error, asyncio.CancelledError)
+            while work := [*self._extra, *([self._recording] if self._recording else [])]:
+                for part in work if given_up else ():
+                    part.cancel()  # else it would be waited for, though a service or storage may never answer
+                await asyncio.gather(*work, return_exceptions=True)
+                self._extra.difference_update(work)
+                self._recording = None
+            if not given_up:
+                await self._write()  # whatever failed, who has been reached must not be forgotten
             raise
         self._round.complete = self._read_all and not self._jobs and not self.stopped
         now_ms = self._clock.now_ms()

@@ -10,9 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from notifiers import Message, Outcome, Sent
+from server.app import CHANNELS
+from server.channels import Channel
 from server.model import Event
+from server.store import StoreUnavailable
 from server.store.engine import Op
+from server.store.settle import Settle
 from tests.api.http_kit import TurnedClock
 from tests.kit import Service, Town, jean, running
 
@@ -286,3 +292,64 @@ async def test_who_is_being_called_as_a_task_is_cancelled_is_not_called_again_by
 
         assert sorted(email.reached) == ["u0", "u1", "u2", "u3"]
         assert (task["run"], task["progress"]["sent"]) == (2, 4)
+
+
+async def test_a_drain_ends_though_storage_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(tmp_path, DELIVERY__CONCURRENCY="2") as town:
+        apply = town.store.apply
+        refused: list[Op] = []
+
+        async def away(op: Op) -> Any:
+            if isinstance(op, Settle):
+                refused.append(op)
+                raise StoreUnavailable("away")
+            return await apply(op)
+
+        monkeypatch.setattr(town.store, "apply", away)
+        await town.send("infra", [jean(number) for number in range(5)])
+        await town.until(lambda: refused)
+
+        draining = asyncio.create_task(town.pool.drain(1))
+        over = town.clock.monotonic() + 20
+        await passing(town, lambda: draining.done() or town.clock.monotonic() > over)
+        ended = draining.done()
+        monkeypatch.undo()
+
+        assert ended
+        await draining
+
+
+async def test_a_drain_ends_though_a_service_never_answers(tmp_path: Path) -> None:
+    async with running(tmp_path) as town:
+        email = town.service("email")
+        email.hold()
+        await town.send("infra", [jean(number) for number in range(5)])
+        await calls(email, 5)
+
+        draining = asyncio.create_task(town.pool.drain(1))
+        over = town.clock.monotonic() + 20
+        await passing(town, lambda: draining.done() or town.clock.monotonic() > over)
+        ended = draining.done()
+        email.release()
+
+        assert ended
+        await draining
+
+
+async def test_a_defect_met_by_one_makes_nobody_be_called_twice_who_was_reached(town: Town) -> None:
+    email = town.service("email")
+    defects = ["u3"]
+
+    def defective(channel: Channel, outcome: Outcome, took_s: float) -> None:
+        if email.calls[-1].recipient in defects:
+            raise ValueError(defects.pop())
+
+    town.app[CHANNELS]["email"].on_outcome.append(defective)
+    task_id = await town.send("infra", [jean(number) for number in range(8)])
+    await town.until(lambda: not defects and not town.pool.hands)
+    await town.lose_leases()
+
+    await passing(town, lambda: len(email.calls) > 8)
+    await town.until_status(task_id, "completed")
+
+    assert {number: email.reached.count(f"u{number}") for number in range(8)} == {n: 1 + (n == 3) for n in range(8)}
