@@ -56,9 +56,15 @@ class Channel:
             begun = self._clock.monotonic()
             try:
                 outcome = await self.notifier.deliver(message)
+                if not isinstance(outcome, Outcome):
+                    raise TypeError(f"expected an outcome, got {type(outcome).__name__}")
             except asyncio.CancelledError:
-                self.breaker.forget()
-                raise
+                caller = asyncio.current_task()
+                if caller is None or caller.cancelling():
+                    self.breaker.forget()
+                    raise
+                log.exception("channel %s: its notifier was cancelled within", self.name)
+                outcome = RetryLater("internal")
             except Exception:  # a notifier answers with a value: this is a bug of its, and must not stop the others
                 log.exception("channel %s: its notifier failed", self.name)
                 outcome = RetryLater("internal")
