@@ -143,7 +143,7 @@ class Bridge:
     ) -> None:
         try:
             outcome = self._notify(url, message)
-        except Exception as error:  # noqa: BLE001  # plugins are the world's: what one raises is an outcome, not a crash
+        except BaseException as error:  # noqa: BLE001  # plugins are the world's: whatever one raises is an outcome
             outcome = RetryLater("internal", detail=type(error).__name__)  # its text may quote the URL
         try:
             loop.call_soon_threadsafe(self._finish, future, outcome)

@@ -136,13 +136,14 @@ async def test_hanging_threads_are_left_but_counted(endpoint):
     assert len(endpoint.calls) == 3
 
 
-async def test_what_a_plugin_raises_is_an_outcome_and_keeps_the_secret(endpoint, monkeypatch):
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+async def test_what_a_plugin_raises_is_an_outcome_and_keeps_the_secret(endpoint, monkeypatch, error):
     def fail(self, *args, **kwargs):
-        raise RuntimeError("json://me:hunter2@host")
+        raise error("json://me:hunter2@host")
 
-    async with bridge(f"json://me:hunter2@127.0.0.1:{endpoint.port}/x") as app:
+    async with bridge(f"json://me:hunter2@127.0.0.1:{endpoint.port}/x", timeout_s=2) as app:
         monkeypatch.setattr(apprise.Apprise, "notify", fail)
-        assert await app.deliver(message()) == RetryLater("internal", detail="RuntimeError")
+        assert await app.deliver(message()) == RetryLater("internal", detail=error.__name__)
 
 
 async def test_the_log_of_apprise_stays_inside(endpoint):
