@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import cache, partial
+from functools import lru_cache, partial
 from time import perf_counter
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -91,7 +91,7 @@ async def _as_it_is(connection: Any) -> None:
     """A reader's connection only ever has read-only transactions: there is nothing to reset between two of them."""
 
 
-@cache
+@lru_cache(maxsize=1024)  # filters are put together: there is no end of them
 def _dialect(statement: str) -> str:
     for word, meaning in WORDS.items():
         statement = statement.replace(word, meaning)
