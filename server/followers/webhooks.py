@@ -78,7 +78,7 @@ def retry_after_s(value: str | None, now_ms: int) -> float:
         return float(text[:9])
     try:
         at = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     return max(at.timestamp() - now_ms / 1000, 0.0)

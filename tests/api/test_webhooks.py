@@ -398,6 +398,7 @@ def test_what_becomes_of_it(answer: Answer, attempts: int, now_ms: int, state: s
         ("Thu, 01 Jan 1970 00:01:40 GMT", 90),
         ("1.5", 0),
         ("9" * 50, 999999999),
+        ("Thu, 01 Jan 99999999999999999999 00:00:00 GMT", 0),
     ],
 )
 def test_how_retry_after_is_read(text: str | None, seconds: float) -> None:
