@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import AsyncIterator
+from secrets import token_hex
 
 from aiohttp import web
 
@@ -44,8 +45,8 @@ WEBHOOKS = web.AppKey("webhooks", Webhooks)
 
 
 def node_name() -> str:
-    """This process among the nodes of a cluster: host and process."""
-    return f"{socket.gethostname()[:32]}-{os.getpid()}"
+    """This process among the nodes of a cluster: host, process, and a word of its own, as containers may share both."""
+    return f"{socket.gethostname()[:32]}-{os.getpid()}-{token_hex(3)}"
 
 
 def all_routes() -> Routes:
