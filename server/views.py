@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from server.i18n import failure_text
 from server.model import ENDED, Failure, NotificationTask, Priority, Status, iso, iso_or_none
@@ -87,8 +88,16 @@ def _failure(failure: Failure) -> FailureView:
     return FailureView(failure.kind, failure.unreached, failure.total, reasons)
 
 
+def _counted(task: NotificationTask) -> Failure | None:
+    """Why it failed, with how many are not reached as it stands now: somebody may have been, after it ended."""
+    if task.failure is None:
+        return None
+    wanted = task.total - task.skipped
+    return replace(task.failure, unreached=wanted - task.sent, total=wanted)
+
+
 def _shown(kind: type[T], task: NotificationTask, lang: str, **more: str | None) -> T:
-    reached = task.sent
+    reached, failed = task.sent, _counted(task)
     result = None
     if task.status in ENDED:
         result = Result(
@@ -116,8 +125,8 @@ def _shown(kind: type[T], task: NotificationTask, lang: str, **more: str | None)
         planifiee_a=iso_or_none(task.planned_ms),
         expire_a=iso_or_none(task.expires_ms),
         node=task.node,
-        error=failure_text(task.failure, lang) if task.failure else None,
-        failure=_failure(task.failure) if task.failure else None,
+        error=failure_text(failed, lang) if failed else None,
+        failure=_failure(failed) if failed else None,
         result=result,
         **more,
     )

@@ -80,7 +80,8 @@ WITH late AS MATERIALIZED (
   SELECT id AS late_id FROM task
   WHERE expires_ms IS NOT NULL AND ended_ms IS NULL AND expires_ms <= $1 AND status <> 'processing'
   ORDER BY expires_ms LIMIT $2 {{skip_locked}})
-UPDATE task SET status = 'failed', failure = $3, ended_ms = $1, due_ms = 0, lease_ms = NULL, fence = fence + 1
+UPDATE task SET status = 'failed', failure = $3, ended_ms = $1, due_ms = 0, lease_ms = NULL, fence = fence + 1,
+  failed = total - skipped - sent
 FROM late WHERE id = late_id RETURNING {TASK}"""
 
 SILENT = """
@@ -89,7 +90,8 @@ SELECT id, crashes FROM task WHERE status = 'processing' AND lease_ms <= $1 LIMI
 
 TAKE_OVER = f"""
 UPDATE task SET status = $2, crashes = crashes + 1, fence = fence + 1, lease_ms = NULL, node = NULL, failure = $3,
-  ended_ms = $4, place_ms = created_ms, due_ms = $5
+  ended_ms = $4, place_ms = created_ms, due_ms = $5,
+  failed = CASE WHEN $2 = 'failed' THEN total - skipped - sent ELSE failed END
 WHERE id = $1 AND status = 'processing' RETURNING {TASK}"""
 
 TYPES = "SELECT DISTINCT type, value FROM tally, meta WHERE key = 'paused'"
