@@ -58,8 +58,12 @@ class Window:
         self.failed += failed
 
     def slide(self, now_ms: int) -> None:
-        """Forget what has left the window."""
-        oldest = (now_ms - self.window_ms) // self._part_ms
+        """Forget what has left the window; what is of a time to come, as the clock was set back, counts as of now."""
+        now, oldest = now_ms // self._part_ms, (now_ms - self.window_ms) // self._part_ms
+        for part in reversed(self._parts):
+            if part[0] <= now:
+                break
+            part[0] = now
         while self._parts and self._parts[0][0] <= oldest:
             _, ended, failed = self._parts.popleft()
             self.ended -= ended

@@ -230,3 +230,16 @@ def test_the_window_slides_and_stays_small() -> None:
     assert abs(window.ratio - 0.5) < 0.02
     window.slide(20_000_000)
     assert (window.ended, window.failed, window.ratio) == (0, 0, 0.0)
+
+
+def test_the_window_slides_on_though_the_clock_is_set_back() -> None:
+    window = Window(60)
+    for second in range(90_000, 90_030):
+        window.add(second * 1000, 1, 1)
+        window.slide(second * 1000)
+    for second in range(100, 200):  # a day earlier
+        window.add(second * 1000, 1, 0)
+        window.slide(second * 1000)
+
+    assert window.failed == 0
+    assert window.ended <= 61
