@@ -139,4 +139,7 @@ class Channels(dict[str, Channel]):
         """Hang up everywhere."""
         for channel in self.values():
             await channel.gate.close()
-            await channel.notifier.aclose()
+            try:
+                await channel.notifier.aclose()
+            except Exception:  # a bug of one notifier's must not leave the others open
+                log.exception("channel %s: its notifier did not close", channel.name)
