@@ -371,7 +371,6 @@ class WorkerPool:
             now = self._clock.monotonic()
             for each in self.hands.values():
                 each.may_call()  # stops, once its time is over, though all its calls wait for their turn
-            self._give_way()
             if self.hands and now - self._renewed >= lease_s / 3:
                 held = [(hand.task.id, hand.task.fence) for hand in self.hands.values()]
                 kept = await self._store.apply(Renew(held, self._clock.now_ms(), int(lease_s * 1000)))
@@ -385,8 +384,9 @@ class WorkerPool:
                 self._renewed = now
             elif not self.hands:
                 self._renewed = now
+            await self._give_way()
 
-    def _give_way(self) -> None:
+    async def _give_way(self) -> None:
         """If others as urgent or more so wait and no worker is free, the longest in hand has had its turn."""
         if self._waiting and self._clock.monotonic() - min(hand.begun_s for hand in self._waiting) > WAITED_MOST_S:
             self._give_back("ahead")
@@ -395,5 +395,5 @@ class WorkerPool:
         old = self._clock.monotonic() - TURN_S
         long = [h for h in self._busy if not h.express and h.begun_s <= old and not h.stopped]
         long = [h for h in long if self._most_urgent <= h.task.priority]
-        if long:
+        if long and (await self._store.figures(self._clock.now_ms())).oldest_pending_ms is not None:
             min(long, key=lambda h: h.begun_s).stop("turn")

@@ -353,3 +353,18 @@ async def test_a_defect_met_by_one_makes_nobody_be_called_twice_who_was_reached(
     await town.until_status(task_id, "completed")
 
     assert {number: email.reached.count(f"u{number}") for number in range(8)} == {n: 1 + (n == 3) for n in range(8)}
+
+
+async def test_a_long_task_gives_way_to_nobody_where_nobody_waits(tmp_path: Path) -> None:
+    async with running(tmp_path, QUEUE__WORKERS="1", QUEUE__EXPRESS_WORKERS="0", DELIVERY__CONCURRENCY="1") as town:
+        email = town.service("email")
+        email.hold()
+        task_id = await town.send("infra", [jean(number) for number in range(3)])
+        await calls(email, 1)
+        over = town.clock.monotonic() + 25
+
+        await passing(town, lambda: town.clock.monotonic() > over)
+        email.release()
+        await town.until_status(task_id, "completed")
+
+        assert "task.retry_scheduled" not in await town.events(task_id)
