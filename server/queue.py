@@ -64,6 +64,8 @@ BULK = 200
 CHUNKS_PER_PAGE = 40
 """Chunks that one page of deliveries looks through at the most; it then gives a cursor and what it found."""
 
+WRITE_MS = 1_000
+"""Where nodes share the store, what a call came to is known to all of them so long after it has come back."""
 LOOK_S = 0.05
 """Between two looks at whether another node has let go of a cancelled task."""
 
@@ -299,7 +301,9 @@ class QueueManager:
 
     async def retry(self, task_id: str) -> NotificationTask:
         """Send an ended task again to those not reached. Raises UnknownTask, TaskNotEnded."""
-        match await self._store.apply(Retry(task_id, self._clock.now_ms())):
+        wire_s = max((channel.settings.timeout_s for channel in self._channels.values()), default=0)
+        wire_ms = int(wire_s * 1000) + WRITE_MS if self._store.shared else 0
+        match await self._store.apply(Retry(task_id, self._clock.now_ms(), wire_ms)):
             case Refusal(task=None):
                 raise UnknownTask()
             case Refusal():

@@ -46,10 +46,15 @@ class Cancel(Op):
 @dataclass(eq=False)
 class Retry(Op):
     """Send an ended task again, to those not reached, as a new run; not before it was planned for. Gives the task, or
-    Refusal."""
+    Refusal.
+
+    Where it was cancelled less than `wire_ms` ago, another node's last calls for it may still be out: whom they reach
+    must be known first.
+    """
 
     task_id: str
     now_ms: int
+    wire_ms: int = 0
 
     @classmethod
     async def apply(cls, batch: Batch, ops: list[Retry]) -> list[Any]:
@@ -60,10 +65,13 @@ class Retry(Op):
         if task is None or task.status not in ENDED or not may_move(task.status, Status.PENDING):
             return Refusal(task)
         late = task.expires_ms is not None and task.expires_ms <= self.now_ms
-        planned_ms = task.planned_ms if task.planned_ms and task.planned_ms > self.now_ms else 0
+        called = task.status is Status.CANCELLED and task.started_ms is not None
+        back_ms = (task.ended_ms or 0) + self.wire_ms if called else 0
+        due_ms = max(task.planned_ms or 0, back_ms)
+        due_ms = due_ms if due_ms > self.now_ms else 0
         after = replace(
             task, status=Status.PENDING, run=task.run + 1, attempts=0, failed=0, crashes=0, failure=None, ended_ms=None,
-            place_ms=planned_ms or self.now_ms, due_ms=planned_ms, fence=task.fence + 1, node=None,
+            place_ms=due_ms or self.now_ms, due_ms=due_ms, fence=task.fence + 1, node=None,
         )  # fmt: skip
         if late:
             return Refusal(task)
