@@ -11,6 +11,7 @@ from server.api.fanout import Hub
 from server.api.frames import StreamQuery, Wire
 from server.api.subscriber import Subscriber
 from server.http.auth import KEY, SESSION
+from server.http.front import FRONT
 from server.http.problems import BadQuery
 from server.i18n import lang
 
@@ -45,7 +46,10 @@ async def serve(request: web.Request, hub: Hub, query: StreamQuery) -> web.Strea
         )  # fmt: skip
         hub.add(sub, query.plan(), since, query.stats)
         try:
-            await sub.finished()
+            if request.app[FRONT].keyring.lives(key, session):
+                await sub.finished()
+            else:
+                hub.end(sub, 1008)
         finally:
             await hub.remove(sub)
     return answer

@@ -17,6 +17,7 @@ from server.api.frames import ErrorFrame, StreamQuery, Subscribe, on_wire
 from server.api.subscriber import Subscriber
 from server.http.auth import KEY, SESSION
 from server.http.complaints import query_complaints
+from server.http.front import FRONT
 from server.http.problems import UpgradeRequired, sentence
 from server.i18n import lang, text
 
@@ -53,6 +54,8 @@ async def serve(request: web.Request, hub: Hub, query: StreamQuery) -> web.WebSo
         )  # fmt: skip
         sub.write(on_wire("websocket", hub.hello()))
         hub.add(sub, query.plan(), query.since, query.stats)
+        if not request.app[FRONT].keyring.lives(key, session):
+            hub.end(sub, WSCloseCode.POLICY_VIOLATION)
         try:
             await _listen(answer, hub, sub)
         finally:

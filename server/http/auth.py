@@ -245,6 +245,12 @@ class KeyRing:
             self._streaming[session.id] = session
         return self._by_session(request, session)
 
+    def lives(self, key: ApiKey, session: Session | None) -> bool:
+        """Has neither ended since its stream was asked for? Who was not yet among the streams was not told of it."""
+        if key.id not in self._by_id:
+            return False
+        return session is None or session.id in self._streaming or len(self._streaming) >= MAX_CACHED
+
     def _by_session(self, request: web.Request, session: Session) -> ApiKey:
         key = self._by_id.get(session.key_id)
         if key is None:

@@ -1,0 +1,81 @@
+"""A key or session that ends while a stream of its is still being opened: the stream ends too."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.http.auth import COOKIE
+from server.model import Role
+from tests.api.http_kit import SECRETS
+from tests.api.stream_kit import Desk, close_code, desk
+
+CROWD = 20_000
+"""So many queue for their turn before it."""
+
+
+@asynccontextmanager
+async def in_the_queue(kit: Desk, opening: Any) -> AsyncIterator[asyncio.Task[Any]]:
+    """`opening` while it waits for its turn among many who came before; they are gone at the end."""
+    crowd = [asyncio.ensure_future(kit.hub.turns.take()) for _ in range(CROWD)]
+    await asyncio.sleep(0)
+    task = asyncio.ensure_future(opening)
+    await kit.until(lambda: kit.hub._per_key)
+    yield task
+    assert not kit.hub.subscribers, "it was to be waiting still"
+    for each in crowd:
+        each.cancel()
+    await asyncio.gather(*crowd, return_exceptions=True)
+
+
+async def test_a_key_revoked_while_a_stream_is_being_opened_ends_it(tmp_path: Path) -> None:
+    async with desk(tmp_path, rests=True) as kit:
+        async with in_the_queue(kit, kit.open()) as opening:
+            await kit.keyring.revoke("viewer")
+        assert await close_code(await opening) == 1008
+
+
+async def test_so_it_is_with_server_sent_events(tmp_path: Path) -> None:
+    async with desk(tmp_path, rests=True) as kit:
+        asked = kit.client.get("/api/events", headers={"X-API-Key": SECRETS[Role.VIEWER]})
+        async with in_the_queue(kit, asked) as opening:
+            await kit.keyring.revoke("viewer")
+        async with asyncio.timeout(20):
+            assert b'"hello"' in await (await opening).read()
+
+
+@pytest.mark.parametrize("over", ["websocket", "sse"])
+async def test_a_session_signed_out_while_a_stream_is_being_opened_ends_it(tmp_path: Path, over: str) -> None:
+    async with desk(tmp_path, rests=True) as kit:
+        cookie = await a_session(kit)
+        own = {**cookie, "Origin": str(kit.client.make_url("/")).rstrip("/")}
+        asked = (
+            kit.client.ws_connect("/ws/events", headers=own)
+            if over == "websocket"
+            else kit.client.get("/api/events", headers=own)
+        )
+        async with in_the_queue(kit, asked) as opening:
+            (session,) = kit.keyring._streaming.values()
+            await kit.keyring.end(session)
+        opened = await opening
+        async with asyncio.timeout(20):
+            if over == "websocket":
+                assert await close_code(opened) == 1008
+            else:
+                assert b'"hello"' in await opened.read()
+
+
+async def a_session(kit: Desk) -> dict[str, str]:
+    """A new session's cookie header."""
+    from server.http.auth import hash_of
+    from server.model import Session
+
+    token, now_ms = "a-session-of-the-tests", kit.clock.now_ms()
+    session = Session(id=hash_of(token), key_id="viewer", created_ms=now_ms, expires_ms=now_ms + 3_600_000)
+    await kit.keyring._store.add_session(session)
+    return {"Cookie": f"{COOKIE}={token}"}
