@@ -85,7 +85,7 @@ async def login(request: web.Request) -> web.StreamResponse:
     """The sign-in form; with `?once=TOKEN` a session at once, as Jupyter does."""
     target = local_path(request.query.get("next"), HOME)
     front = request.app[FRONT]
-    if token := request.query.get("once"):
+    if request.method != "HEAD" and (token := request.query.get("once")):  # HEAD only looks: it uses nothing up
         try:
             key, cookie = await front.keyring.sign_in_once(request, token)
         except Problem as problem:

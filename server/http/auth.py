@@ -207,7 +207,7 @@ class KeyRing:
             return key
         address = self._callers.neighbourhood(request)
         if wait_s := self._bad_keys.wait_s(address):
-            raise TooFast(wait_s)
+            raise TooFast(wait_s, headers=self._bad_keys.headers(address))
         if key is None:
             self._bad_keys.take(address)
             raise Unauthorized()
@@ -294,7 +294,7 @@ class KeyRing:
         """
         address = self._callers.neighbourhood(request)
         if wait_s := self._bad_sign_ins.wait_s(address):
-            raise TooFast(wait_s)
+            raise TooFast(wait_s, headers=self._bad_sign_ins.headers(address))
         key = self.by_secret(secret)
         if key is None:
             self._bad_sign_ins.take(address)
@@ -316,7 +316,7 @@ class KeyRing:
         """The same for a one-time token, which is used up."""
         address = self._callers.neighbourhood(request)
         if wait_s := self._bad_sign_ins.wait_s(address):
-            raise TooFast(wait_s)
+            raise TooFast(wait_s, headers=self._bad_sign_ins.headers(address))
         key_id = await self._store.use_once(hash_of(token), self._clock.now_ms())
         if key_id is not None and key_id not in self._by_id:  # made at another node a moment ago
             await self.reload()

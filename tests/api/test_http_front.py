@@ -286,6 +286,9 @@ async def test_too_many_requests_of_one_key_are_slowed_down(tmp_path: Path) -> N
 async def test_wrong_keys_from_one_address_are_slowed_down_and_right_ones_are_not(kit: Kit) -> None:
     statuses = [(await kit.client.get("/read", headers={"X-API-Key": f"guess{n}"})).status for n in range(32)]
     assert statuses == [401] * 30 + [429] * 2
+    slowed = await kit.client.get("/read", headers={"X-API-Key": "guess"})
+    assert slowed.headers["RateLimit-Policy"] == '"default";q=30;w=60'
+    assert (slowed.headers["RateLimit"], slowed.headers["Retry-After"]) == ('"default";r=0;t=60', "2")
     assert (await kit.client.get("/read", headers=kit.key())).status == 200
 
 

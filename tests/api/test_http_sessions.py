@@ -196,6 +196,8 @@ async def test_bad_sign_ins_are_slowed_down_per_address(kit: Kit) -> None:
     assert statuses == [401] * 10 + [429]
     answer = await kit.client.post("/admin/login", json={"key": SECRETS[Role.ADMIN]})
     assert answer.status == 429 and int(answer.headers["Retry-After"]) >= 1
+    assert answer.headers["RateLimit-Policy"] == '"default";q=10;w=60'
+    assert answer.headers["RateLimit"].startswith('"default";r=0;t=')
     kit.clock.turn(6)
     assert (await kit.client.post("/admin/login", json={"key": SECRETS[Role.ADMIN]})).status == 200
 
@@ -223,6 +225,16 @@ async def test_a_first_start_makes_an_admin_key_and_a_link_that_works_once(tmp_p
     async with serving(tmp_path, *ALL, keys=False) as kit:
         assert kit.front.keyring.first is None
         assert (await kit.client.get("/me", headers={"X-API-Key": first.secret})).status == 200
+
+
+async def test_to_look_at_a_sign_in_link_does_not_use_it_up(tmp_path: Path) -> None:
+    async with serving(tmp_path, *ALL, pages=True) as kit:
+        key = kit.front.keyring.by_secret(SECRETS[Role.ADMIN])
+        assert key
+        link = f"/admin/login?once={await kit.front.keyring.new_once(key)}"
+        looked = await kit.client.head(link, allow_redirects=False)
+        assert looked.status == 200 and "Set-Cookie" not in looked.headers
+        assert (await kit.client.get(link, allow_redirects=False)).status == 303
 
 
 @both
