@@ -90,6 +90,10 @@ class Answer(Struct, frozen=True):
     replayed: bool = False
 
 
+def _again(before: Replayed) -> Answer:
+    return Answer(msgspec.json.decode(before.answer, type=Accepted).task_id, before.answer, replayed=True)
+
+
 class BulkResult(Struct, frozen=True):
     """What came of a bulk action, in tasks."""
 
@@ -157,7 +161,13 @@ class QueueManager:
         planned_ms, expires_ms = self._times(new, now_ms, errors)
         if new.webhook_url and (why := self.check_webhook(new.webhook_url)):
             errors.append(FieldError("/webhook_url", why))
-        if errors:
+        idem = None
+        if idempotency is not None:
+            digest = hashlib.sha256(type_name.encode() + b"\0" + _json.encode(new)).hexdigest()
+            idem = Idempotency(by.id, idempotency, digest, b"", now_ms - DAY_MS)
+        if errors:  # a repeat may come when it is too late for a first one: what was accepted is answered again
+            if idem and (before := await self._store.answered(idem)) and before.same:
+                return _again(before)
             raise InvalidFields(errors=errors[:MAX_ERRORS])
         task = NotificationTask(
             id=str(uuid_utils.uuid7()), type=type_name, status=Status.PENDING,
@@ -169,10 +179,8 @@ class QueueManager:
         )  # fmt: skip
         message = accepted_text(type_name, kind.label_in(lang) or type_name, lang)
         body = _json.encode(Accepted(True, message, type_name, task.id, Status.PENDING.value))
-        idem = None
-        if idempotency is not None:
-            digest = hashlib.sha256(type_name.encode() + b"\0" + _json.encode(new)).hexdigest()
-            idem = Idempotency(by.id, idempotency, digest, body, now_ms - DAY_MS)
+        if idem:
+            idem = msgspec.structs.replace(idem, answer=body)
         audit = AuditEntry(
             at_ms=now_ms, key_id=by.id, key_name=by.name, action="send", target=task.id, address=address,
             detail={"type": type_name, "recipients": people.total},
@@ -201,8 +209,8 @@ class QueueManager:
                 raise IdempotencyInHand()
             case Replayed(same=False):
                 raise IdempotencyConflict()
-            case Replayed(answer=answer):
-                return Answer(msgspec.json.decode(answer, type=Accepted).task_id, answer, replayed=True)
+            case Replayed():
+                return _again(stored)
         self._pool.expect(planned_ms)
         self._pool.expect(expires_ms)
         return Answer(task.id, body)

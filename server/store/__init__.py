@@ -21,6 +21,7 @@ from server.store.engine import Engine, Op, StoreRefused, StoreUnavailable, Tx, 
 from server.store.postgres import PostgresEngine
 from server.store.rows import audit_of, key_of, session_of
 from server.store.sqlite import SqliteEngine
+from server.store.writes import Idempotency, Replayed
 
 __all__ = ["Store", "StoreRefused", "StoreUnavailable", "open_store"]
 
@@ -161,6 +162,11 @@ class Store:
     async def ended_since(self, minute: int) -> list[tuple[int, str, int]]:
         """(epoch minute, "completed" or "failed", tasks) for every minute behind `minute`."""
         return await self._read(lambda tx: hooks.ended_since(tx, minute))
+
+    async def answered(self, idem: Idempotency) -> Replayed | None:
+        """What was answered when this Idempotency-Key was used before, None if it was not."""
+        rows = await self._read(lambda tx: tx.all(sql.GET_IDEMPOTENCY, idem.key_id, idem.key, idem.not_since_ms))
+        return Replayed(answer=rows[0][1], same=rows[0][0] == idem.hash) if rows else None
 
     async def snapshot(self, work: Callable[[Tx], Coroutine[Any, Any, T]]) -> T:
         """Run `work` over one consistent snapshot, however long it takes: for tools, not for what people wait for."""
