@@ -97,13 +97,14 @@ class Targets:
         try:
             url = URL(text)
             host = (url.raw_host or "").lower().rstrip(".")
-        except ValueError:
+            listed = self.lists(url)
+        except (ValueError, IndexError):  # IndexError is yarl's, of `http://[]@`
             return "field.webhook_url"
         if url.scheme not in ("http", "https") or not host or "%" in host.partition("%25")[0]:
             return "field.webhook_url"
         if url.user is not None or url.password is not None or url.port == 0:
             return "field.forbidden_address"
-        if self.lists(url):
+        if listed:
             return None
         return None if self._may_be_called(host) else "field.forbidden_address"
 

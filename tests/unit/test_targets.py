@@ -41,6 +41,7 @@ NO_URL_TO_POST = [
 NO_URL_AT_ALL = [
     "http:///x", "http://", "http://%31%32%37.0.0.1/", "http://[::1", "http://h:99999/", "http://h:80:90/", "ftp://example.org/",
     "http://example.org\\@127.0.0.1/", "file:///etc/passwd", "//example.org/",
+    "http://[]@", "http://]x[@/", "http://xn--a/", "http://xn--\u00df.example/", "http://user:[]@example.org/",
 ]  # fmt: skip
 
 
