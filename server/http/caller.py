@@ -68,7 +68,7 @@ class Callers:
 
     def host(self, request: web.BaseRequest) -> str:
         """This server's name as the client calls it. Raises BadRequest for what is none: it is shown to people."""
-        host = self._forwarded(request, "X-Forwarded-Host") or request.host
+        host = self._forwarded(request, "X-Forwarded-Host") or request.headers.get("Host", "")  # never looked up
         if not _host(host):
             raise BadRequest()
         return host

@@ -14,8 +14,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import count
 from typing import Any
 
-from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp import web, web_protocol
+from aiohttp.http_exceptions import HttpProcessingError, InvalidURLError
+from aiohttp.http_parser import HttpRequestParser
 from aiohttp.typedefs import Handler
 from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict, istr
@@ -25,7 +26,16 @@ from server.http.auth import KEY, KeyRing
 from server.http.caller import Callers
 from server.http.decode import LARGE, MIB, BodyReader
 from server.http.limits import Limiter
-from server.http.problems import BadRequest, NotFound, ProblemBody, WrongMethod, answer, as_problem, body_of
+from server.http.problems import (
+    BadRequest,
+    NotFound,
+    ProblemBody,
+    Unexpected,
+    WrongMethod,
+    answer,
+    as_problem,
+    body_of,
+)
 from server.http.reply import JSON, Reply
 from server.i18n import lang
 from server.model import AuditEntry
@@ -161,7 +171,18 @@ def setup(app: web.Application, settings: Settings, clock: Clock, store: Store) 
     front = app[FRONT] = Front(settings, clock, store)
     app.on_response_prepare.append(_dress_streams(front))
     RequestHandler.handle_error = _refuse_unread  # type: ignore[method-assign,assignment]  # for all: aiohttp makes them
+    web_protocol.HttpRequestParser = _Parser  # type: ignore[attr-defined]
     return front
+
+
+class _Parser(HttpRequestParser):
+    """Says of a target such as `http://[]@` what it is; yarl's IndexError would end the connection with a traceback."""
+
+    def feed_data(self, data: bytes, *more: Any) -> Any:
+        try:
+            return super().feed_data(data, *more)
+        except IndexError:
+            raise InvalidURLError("the target is no URL") from None
 
 
 _handle_error = RequestHandler.handle_error
@@ -227,11 +248,25 @@ def _dress_streams(front: Front) -> Callable[[web.Request, web.StreamResponse], 
 
     async def prepare(request: web.Request, response: web.StreamResponse) -> None:
         if _REQUEST_ID not in response.headers:
+            rid = request.get(REQUEST_ID)
+            if rid is None:
+                rid = front.request_id(request)
+                if response.status >= 400 and isinstance(response, web.Response):
+                    _say_it_ourselves(request, response, rid)
             request[STARTED] = True
             response.headers.popall(_SERVER, None)  # aiohttp's own, there already at this point
-            front.dress(request, response, request.get(REQUEST_ID) or front.request_id(request))
+            front.dress(request, response, rid)
 
     return prepare
+
+
+def _say_it_ourselves(request: web.Request, response: web.Response, rid: str) -> None:
+    """Make a problem of what aiohttp refuses before any route sees it: `OPTIONS *`, an `Expect` that is none."""
+    problem = NotFound() if response.status == 404 else Unexpected(response.status)
+    said = answer(problem, lang(request), rid)
+    body = response.body = bytes(said.body)  # type: ignore[arg-type]
+    response.headers.update(said.headers)
+    response.headers["Content-Length"] = str(len(body))
 
 
 def handled(front: Front, call: Handler) -> Handler:

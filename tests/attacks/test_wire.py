@@ -35,6 +35,16 @@ async def test_what_is_odd_is_answered_once_and_leads_nowhere_else(siege: Siege,
     assert answer.headers["X-Request-ID"] and answer.headers["X-Content-Type-Options"] == "nosniff"
     assert "evil.example" not in answer.headers.get("Location", "") + answer.body.decode()
     assert answer.headers.get("Location", "/").startswith("/")
+    if status >= 400:
+        assert answer.headers["Content-Type"].startswith("application/problem+json")
+        said = json.loads(answer.body)
+        assert (said["status"], said["request_id"]) == (status, answer.headers["X-Request-ID"])
+
+
+async def test_a_client_that_names_no_host_is_not_told_this_machines_name(siege: Siege) -> None:
+    for path in (b"/api/asyncapi.json", b"/api/docs"):
+        (answer,) = await siege.raw(b"GET " + path + b" HTTP/1.0\r\n\r\n")
+        assert (answer.status, answer.code) == (400, "bad-request")
 
 
 async def test_requests_in_a_row_are_answered_in_their_order(siege: Siege) -> None:

@@ -67,6 +67,8 @@ REFUSED: dict[str, bytes] = {
     "a raw byte in the target": b"GET /a\xffb HTTP/1.1\r\nHost: x\r\n\r\n",
     "a null in the target": b"GET /a\0b HTTP/1.1\r\nHost: x\r\n\r\n",
     "a space in the target": b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a target of a host that is none": b"GET http://[]@ HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a target of brackets": b"GET http://]x[@/ HTTP/1.1\r\nHost: x\r\n\r\n",
     "no target": b"GET  HTTP/1.1\r\nHost: x\r\n\r\n",
     "an old length with chunks": POST.replace(b"1.1", b"1.0")
     + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
