@@ -14,13 +14,13 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from server.log import Filter
-from server.model import Event, EventKind, Status, parse_priority
+from server.model import NO_CONTROLS, Event, EventKind, Status, parse_priority
 from server.views import TaskView
 
 LIVE_MS = 16
 """The shortest `interval_ms`: a screen shows no more."""
 
-Words = Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=100)]
+Words = Annotated[list[Annotated[str, Meta(max_length=64, pattern=NO_CONTROLS)]], Meta(max_length=100)]
 PriorityWord = Annotated[str, Meta(pattern=r"^(?ai:critique|haute|normale|[123])\Z")]
 Interval = Annotated[int, Meta(ge=LIVE_MS, le=60_000)]
 Seq = Annotated[int, Meta(ge=0, le=2**53)]

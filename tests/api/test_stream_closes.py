@@ -72,6 +72,8 @@ async def test_a_key_in_the_url_is_no_key(kit: Desk):
         ("interval_ms=15", "interval_ms"),
         ("interval_ms=60001", "interval_ms"),
         ("status=done", "status"),
+        ("type=%00", "type"),
+        ("task_id=a%0Ab", "task_id"),
         ("priority=4", "priority"),
         ("stats=maybe", "stats"),
         ("sinse=4", "sinse"),
