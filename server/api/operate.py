@@ -20,6 +20,9 @@ from server.store.reads import TaskFilter
 
 routes = Routes()
 
+AUDITED_IDS = 100
+"""Of the tasks that a filter names, so many stand in the audit log."""
+
 
 class ClearBody(Struct, frozen=True, forbid_unknown_fields=True):
     """Which ended tasks to remove."""
@@ -147,7 +150,15 @@ async def _bulk(request: web.Request, action: str, body: BulkBody) -> BulkResult
     if not body.dry_run:
         filters = {
             name: value
-            for name, value in (("status", sorted(body.status)), ("type", body.type), ("q", body.q))
+            for name, value in (
+                ("status", sorted(body.status)),
+                ("type", body.type),
+                ("priority", [priority.name for priority in only.priority]),
+                ("task_ids", list(only.task_ids[:AUDITED_IDS])),
+                ("q", body.q),
+                ("since", body.since and body.since.isoformat()),
+                ("until", body.until and body.until.isoformat()),
+            )
             if value
         }
         await audit(request, action, detail={"many": result.count, "done": result.done} | filters)
