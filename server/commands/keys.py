@@ -7,11 +7,12 @@ import asyncio
 import sys
 
 from rich.table import Table
+from rich.text import Text
 
 from server.clock import SystemClock
-from server.commands.common import help_text, load_settings, show
+from server.commands.common import USAGE, help_text, load_settings, printable, show
 from server.http.auth import new_key
-from server.model import Role, iso
+from server.model import ApiKey, AuditEntry, Role, iso
 from server.store import Store, StoreRefused, StoreUnavailable, open_store
 
 
@@ -67,25 +68,39 @@ async def _add(store: Store, name: str, role: Role) -> int:
         return 2
     key, secret = new_key(name.strip(), role, SystemClock().now_ms())
     await store.add_key(key)
+    await _audit(store, "key.add", key, role=role.name.lower())
     print(secret)
     print(f"id {key.id}, role {role.name.lower()}; the key is shown this once", file=sys.stderr)
     return 0
 
 
 async def _revoke(store: Store, prefix: str) -> int:
+    if not prefix:  # as of a variable that is not set: with one key alone it would be that one
+        print("tocsin: ID: expected a key's id, or the beginning of it", file=sys.stderr)
+        return USAGE
     matching = [key for key in await store.keys() if key.id.startswith(prefix) and key.revoked_ms is None]
     if len(matching) != 1:
         print(f"tocsin: {len(matching)} keys begin with {prefix!r}; name one", file=sys.stderr)
         return 1
     await store.revoke_key(matching[0].id, SystemClock().now_ms())
+    await _audit(store, "key.revoke", matching[0])
     print(f"revoked {matching[0].id} ({matching[0].name})")
     return 0
+
+
+async def _audit(store: Store, action: str, key: ApiKey, **more: str) -> None:
+    """Write down that it was done here, by nobody's key."""
+    entry = AuditEntry(
+        at_ms=SystemClock().now_ms(), key_id="", key_name="run.py keys", action=action, target=key.id,
+        detail={"name": key.name, **more},
+    )  # fmt: skip
+    await store.add_audit(entry)
 
 
 async def _list(store: Store) -> int:
     table = Table("id", "name", "role", "made", "last used", "revoked")
     for key in await store.keys():
         times = [iso(ms) if ms else "–" for ms in (key.created_ms, key.used_ms, key.revoked_ms)]
-        table.add_row(key.id, key.name, key.role.name.lower(), *times)
+        table.add_row(key.id, Text(printable(key.name)), key.role.name.lower(), *times)
     show(table)
     return 0
