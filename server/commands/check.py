@@ -102,8 +102,7 @@ async def _store(settings: Settings) -> Checked:
                 return Checked("store", True, f"{name}: not there yet; the first start makes it")
             return Checked("store", False, f"{folder}: expected a folder that can be written to")
     else:
-        parts = urlsplit(settings.store.url)
-        name = f"{parts.hostname or 'PostgreSQL'}{parts.path}"
+        name = _named(settings.store.url)
     try:
         store = open_store(settings.store.url, settings.base_dir, serve=False)
         await store.open()
@@ -115,6 +114,15 @@ async def _store(settings: Settings) -> Checked:
     except (StoreRefused, StoreUnavailable) as error:
         return Checked("store", False, _without(str(error), _secrets(settings.store.url)))
     return Checked("store", True, f"{name}: can be read and written; {newest} events so far")
+
+
+def _named(url: str) -> str:
+    """Host and database of a URL; what is wrong with one that cannot be read is said when it is opened."""
+    try:
+        parts = urlsplit(url)
+        return f"{parts.hostname or 'PostgreSQL'}{parts.path}"
+    except ValueError:
+        return "PostgreSQL"
 
 
 def _tls(settings: Settings) -> Checked:

@@ -141,6 +141,17 @@ def test_check_names_what_does_not_work_and_no_secret(
     assert "hunter2" not in "".join(capsys.readouterr())
 
 
+def test_check_says_no_in_its_table_of_a_store_url_that_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], unused_tcp_port: int
+) -> None:
+    file = config(tmp_path, f'[store]\nurl = "postgresql://me:hunter[2@127.0.0.1:{unused_tcp_port}/tocsin"\n')
+
+    assert main(["check", "--config", file]) == 1
+
+    said = "".join(capsys.readouterr())
+    assert re.search("^store +no ", said, re.M) and "hunter" not in said
+
+
 def test_check_names_a_foreign_database_and_a_file_that_is_no_certificate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
