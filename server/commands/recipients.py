@@ -12,6 +12,8 @@ import io
 import json
 from typing import Any
 
+import msgspec
+
 from server.commands.common import USAGE, Stop, listed, read_text
 from server.http.complaints import complaints
 from server.http.problems import sentence
@@ -25,15 +27,24 @@ def read_file(path: str) -> dict[str, Any]:
     if path.lower().endswith(".csv"):
         return {"utilisateurs": read_csv(text, path)}
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_no_number)
+        msgspec.json.encode(value)
     except json.JSONDecodeError as error:
         hint = "" if path.lower().endswith(".json") or path == "-" else " (a CSV file's name must end in .csv)"
         raise Stop(f"{path}, line {error.lineno}: expected JSON: {error.msg}{hint}", USAGE) from None
+    except (ValueError, RecursionError, OverflowError) as error:  # what Python takes for JSON, and the server does not
+        raise Stop(f"{path}: expected JSON: {str(error)[:100]}", USAGE) from None
     if isinstance(value, list):
         return {"utilisateurs": value}
     if isinstance(value, dict) and ("utilisateurs" in value or "titre" in value):
+        if not isinstance(value.get("utilisateurs", []), list):
+            raise Stop(f"{path}: utilisateurs: expected a list of recipients", USAGE)
         return value
     raise Stop(f"{path}: expected a list of recipients, or a notification with titre, message, utilisateurs", USAGE)
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number")
 
 
 def read_csv(text: str, name: str) -> list[dict[str, Any]]:

@@ -98,6 +98,10 @@ def body_of(args: argparse.Namespace) -> dict[str, Any]:
         raise Stop('recipients are needed: --to "ID,NOM,EMAIL" or --file FILE', USAGE)
     if args.tries < 1:
         raise Stop("--tries: expected at least 1", USAGE)
+    try:
+        msgspec.json.encode([body, args.to, args.idempotency_key, args.type])
+    except UnicodeEncodeError:
+        raise Stop("expected flags in UTF-8; is the terminal's language (LANG) set to it?", USAGE) from None
     return body | {"utilisateurs": people}
 
 

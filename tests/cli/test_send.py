@@ -202,6 +202,36 @@ def test_wrong_usage_ends_with_2(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"titre": "t", "utilisateurs": null}', "utilisateurs: expected a list"),
+        ('{"titre": "t", "utilisateurs": {"id": "u1"}}', "utilisateurs: expected a list"),
+        ('{"titre": "t", "utilisateurs": "u1"}', "utilisateurs: expected a list"),
+        ("[" * 200_000, "expected JSON"),
+        ('[{"id": ' + "9" * 5_000 + "}]", "expected JSON"),
+        ('[{"id": NaN}]', "expected JSON"),
+        ('[{"id": "\\ud800", "nom": "Ana"}]', "expected JSON"),
+    ],
+)
+def test_a_file_that_is_no_list_of_people_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    file = tmp_path / "people.json"
+    file.write_text(text, encoding="utf-8")
+
+    assert main([*SEND, "--file", str(file), "--key", "k"]) == 2
+
+    err = capsys.readouterr().err
+    assert err.startswith(f"tocsin: {file}") and said in err and err.count("\n") == 1
+
+
+def test_a_flag_that_is_no_utf_8_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for flags in (("--titre", "Temp\udcea"), ("--message", "\udcff"), ("--idempotency-key", "\udcff")):
+        assert main([*SEND, *flags, *ANA, "--key", "k", "--tries", "1"]) == 2
+        assert "UTF-8" in capsys.readouterr().err
+
+
 async def test_a_server_that_is_not_there_is_said_so(cli: Cli, unused_tcp_port: int) -> None:
     ran = await cli(*SEND, *ANA, "--url", f"http://127.0.0.1:{unused_tcp_port}", "--tries", "2")
 
