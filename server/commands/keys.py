@@ -40,8 +40,8 @@ def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do it; 0, or 1 with one line on stderr."""
     settings = load_settings(args)
-    store = open_store(settings.store.url, settings.base_dir, serve=False)
     try:
+        store = open_store(settings.store.url, settings.base_dir, serve=False)
         return asyncio.run(_do(store, args))
     except (StoreRefused, StoreUnavailable) as error:
         print(f"tocsin: {error}", file=sys.stderr)

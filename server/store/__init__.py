@@ -243,8 +243,12 @@ def open_store(url: str, base_dir: Path, *, serve: bool = True) -> Store:
     scheme, _, rest = url.partition(":")
     if scheme == "sqlite" and rest:
         return Store(SqliteEngine(base_dir / rest.removeprefix("//"), serve=serve))
+    try:
+        named = urlsplit(url).scheme or "plain"
+    except ValueError:  # as of a password with a bracket in it
+        raise StoreRefused(
+            "store.url: expected postgresql://USER:SECRET@HOST/DATABASE, brackets and the like written as %5B"
+        ) from None
     if scheme in ("postgresql", "postgres"):
         return Store(PostgresEngine(url))
-    raise StoreRefused(
-        f"store.url: expected sqlite:PATH or postgresql://…, got a {urlsplit(url).scheme or 'plain'} URL"
-    )
+    raise StoreRefused(f"store.url: expected sqlite:PATH or postgresql://…, got a {named} URL")
