@@ -75,12 +75,10 @@ async def _serve(settings: Settings, routes: Routes | None) -> int:
         site = web.TCPSite(runner, settings.server.host, settings.server.port, ssl_context=_tls(settings), backlog=1024)
         try:
             await site.start()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: what cannot be a host's name
             where = f"{settings.server.host}:{settings.server.port}"
-            print(
-                f"tocsin: cannot listen on {where}: {error.strerror}; change server.host or server.port",
-                file=sys.stderr,
-            )
+            said = error.strerror if isinstance(error, OSError) else "this is no host's name"
+            print(f"tocsin: cannot listen on {where}: {said}; change server.host or server.port", file=sys.stderr)
             return 1
         await _greet(app, runner, settings, page=routes is None)
         gc.collect()
@@ -111,8 +109,7 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
 async def _greet(app: web.Application, runner: web.AppRunner, settings: Settings, *, page: bool) -> None:
     """Say where the server is and, at the very first start, how to get in."""
     host, port = runner.addresses[0][:2]
-    shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::", "::1") else host
-    base = f"http{'s' if settings.server.tls_cert else ''}://{shown}:{port}"
+    base = base_url(host, port, tls=bool(settings.server.tls_cert))
     lines = [f"Tocsin : {base}/admin/queue" if page else f"Tocsin worker : {base}/api/health/ready"]
     keyring = app[FRONT].keyring
     if keyring.first:
@@ -125,6 +122,12 @@ async def _greet(app: web.Application, runner: web.AppRunner, settings: Settings
             lines += await _link(keyring, keyring.first.key, base)
         lines.append("")
     print("\n".join(lines), flush=True)
+
+
+def base_url(host: str, port: int, *, tls: bool) -> str:
+    """Where a browser finds a server that listens at `host`."""
+    shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::", "::1") else f"[{host}]" if ":" in host else host
+    return f"http{'s' if tls else ''}://{shown}:{port}"
 
 
 async def _link(keyring: KeyRing, key: ApiKey, base: str) -> list[str]:
