@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import msgspec
 import uuid_utils
@@ -51,7 +52,7 @@ from server.store.desk import Remove
 from server.store.orders import Cancel, Pause, Refusal, Retry
 from server.store.reads import Chunk, Page, TaskFilter
 from server.store.writes import Enqueue, Full, Idempotency, InHand, Replayed
-from server.vetting import MAX_ERRORS, vet
+from server.vetting import MAX_ERRORS, Vetted, salvage, vet
 from server.workers import WorkerPool
 
 MANY = 1_000
@@ -154,13 +155,7 @@ class QueueManager:
     ) -> Answer:
         kind = self._settings.types[type_name]
         now_ms = self._clock.now_ms()
-        if len(new.utilisateurs) < MANY:
-            errors, people = vet(type_name, new.utilisateurs, self._channels, self._settings)
-        else:
-            errors, people = await asyncio.to_thread(vet, type_name, new.utilisateurs, self._channels, self._settings)
-        planned_ms, expires_ms = self._times(new, now_ms, errors)
-        if new.webhook_url and (why := self.check_webhook(new.webhook_url)):
-            errors.append(FieldError("/webhook_url", why))
+        errors, people, planned_ms, expires_ms = await self._look(type_name, new, now_ms)
         idem = None
         if idempotency is not None:
             digest = hashlib.sha256(type_name.encode() + b"\0" + _json.encode(new)).hexdigest()
@@ -214,6 +209,26 @@ class QueueManager:
         self._pool.expect(planned_ms)
         self._pool.expect(expires_ms)
         return Answer(task.id, body)
+
+    async def objections(self, type_name: str, raw: Any) -> list[FieldError]:
+        """What is wrong with those parts of a body (as JSON) that fit their types, where others do not."""
+        if not isinstance(raw, dict):
+            return []
+        new = await asyncio.to_thread(salvage, raw, self._settings.limits.recipients)
+        return (await self._look(type_name, new, self._clock.now_ms()))[0]
+
+    async def _look(
+        self, type_name: str, new: NewNotification, now_ms: int
+    ) -> tuple[list[FieldError], Vetted, int | None, int | None]:
+        """What is wrong with what fits its types; the recipients; planned and expires (epoch ms)."""
+        if len(new.utilisateurs) < MANY:
+            errors, people = vet(type_name, new.utilisateurs, self._channels, self._settings)
+        else:
+            errors, people = await asyncio.to_thread(vet, type_name, new.utilisateurs, self._channels, self._settings)
+        planned_ms, expires_ms = self._times(new, now_ms, errors)
+        if new.webhook_url and (why := self.check_webhook(new.webhook_url)):
+            errors.append(FieldError("/webhook_url", why))
+        return errors, people, planned_ms, expires_ms
 
     def _times(self, new: NewNotification, now_ms: int, errors: list[FieldError]) -> tuple[int | None, int | None]:
         """(planned, expires) in epoch ms; a planned time that has passed means now."""

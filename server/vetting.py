@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, get_type_hints
 
+import msgspec
 from msgspec import Struct
 
 from server.channels import Channels
 from server.http.problems import FieldError
-from server.model import Person
+from server.model import NewNotification, Person, Preferences, Recipient
 from server.settings import Settings
 from server.store.rows import chunk_cell
 from server.store.writes import CHUNK
@@ -50,6 +52,32 @@ def vet(
     vetted.first = left[:CHUNK]
     vetted.chunks = [(at, chunk_cell(left[at : at + CHUNK])) for at in range(0, len(left), CHUNK)]
     return errors, vetted
+
+
+def salvage(raw: dict[str, Any], most: int) -> NewNotification:
+    """What fits its type of a body (as JSON) that does not, to be looked at further; each recipient in its place."""
+    posted = raw.get("utilisateurs")
+    people: list[Any] = posted if isinstance(posted, list) else []
+    if len(people) <= most:
+        people = [_fitting(person, Recipient) or _nobody(n) for n, person in enumerate(people)]
+    rest = {name: _fitting(raw.get(name), kind) for name, kind in _REST.items()}
+    return NewNotification(titre="", message="", utilisateurs=people, **rest)
+
+
+_HINTS = get_type_hints(NewNotification, include_extras=True)
+_REST = {name: _HINTS[name] for name in ("planifiee_a", "expire_a", "webhook_url")}
+
+
+def _fitting(raw: Any, kind: Any) -> Any:
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError:
+        return None
+
+
+def _nobody(n: int) -> Person:
+    """Stands in the place of a recipient that is wrong by its type, with which no more fault is to be found."""
+    return Person(id=f"\0{n}", nom="", preferences=Preferences(actif=False))
 
 
 def _unreachable(pointer: str, type_name: str, person: Person, channels: Channels, settings: Settings) -> FieldError:

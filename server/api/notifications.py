@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from aiohttp import web
 from msgspec import Struct
@@ -13,6 +14,7 @@ from server.http.front import FRONT
 from server.http.problems import (
     BadIdempotencyKey,
     Draining,
+    FieldError,
     IdempotencyConflict,
     IdempotencyInHand,
     QueueFull,
@@ -87,9 +89,15 @@ def known_type(request: web.Request) -> None:
         raise UnknownType()
 
 
+async def besides(request: web.Request, raw: Any) -> list[FieldError]:
+    """What is wrong with those parts of a body that fit their types, where others do not."""
+    return await request.app[QUEUE].objections(request.match_info["type"], raw)
+
+
 @routes.post(
     "/api/notifications/{type}",
     first=known_type,
+    besides=besides,
     needs=Role.OPERATOR,
     takes=NewNotification,
     gives=Accepted,

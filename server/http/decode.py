@@ -130,7 +130,9 @@ class BodyDecoder(Generic[T]):
             return InvalidFields(errors=[_from_message(error)])
         except (ValueError, RecursionError):
             return Malformed()
-        return InvalidFields(errors=complaints(raw, self.kind) or [_from_message(error)])
+        invalid = InvalidFields(errors=complaints(raw, self.kind) or [_from_message(error)])
+        invalid.raw = raw
+        return invalid
 
 
 class _Pieces:

@@ -195,6 +195,7 @@ class InvalidFields(Problem):
 
     status = 422
     code = "invalid-fields"
+    raw: Any = None  # the body as JSON, where it is its types that do not fit
 
     @classmethod
     def at(cls, pointer: str, key: str, **values: Any) -> InvalidFields:

@@ -21,13 +21,15 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 
 from server.http.auth import KEY
+from server.http.complaints import MAX_ERRORS
 from server.http.decode import FORM, BodyDecoder, FormDecoder, QueryDecoder, check_media_type
 from server.http.front import FRONT, Front, handled, nowhere
-from server.http.problems import Forbidden, Problem, TooFast, Unauthorized
+from server.http.problems import FieldError, Forbidden, InvalidFields, Problem, TooFast, Unauthorized
 from server.model import Role
 
 Work = Callable[..., Awaitable[Any]]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Besides = Callable[[web.Request, Any], Awaitable[list[FieldError]]]
 
 _API_KEY = istr("X-API-Key")
 _JSON = CIMultiDictProxy(CIMultiDict({"Content-Type": "application/json; charset=utf-8"}))
@@ -61,6 +63,7 @@ class Route:
     gives_example: Any = None
     media_type: str = "application/json"  # of the answer, for the document
     first: Callable[[web.Request], None] | None = None  # looked at before the body is: may raise a Problem
+    besides: Besides | None = None  # what else is wrong with a body (as JSON) that does not fit its type
     empty_body: bool = False  # a request without a body means all defaults
     page: bool = False
     stream: bool = False  # an event stream: a cookie counts from an own page alone, whatever the method
@@ -128,7 +131,7 @@ def _build(route: Route, front: Front) -> Handler:
     if route.query is not None or strict:
         query = QueryDecoder(route.query or NoQuery)
     keyring, limiter, reader = front.keyring, front.limiter, front.strangers if needs is None else front.reader
-    audited, first, empty_body = route.audit, route.first, route.empty_body
+    audited, first, besides, empty_body = route.audit, route.first, route.besides, route.empty_body
 
     async def call(request: web.Request) -> web.StreamResponse:
         if needs is not None:
@@ -150,17 +153,22 @@ def _build(route: Route, front: Front) -> Handler:
         if first is not None:
             first(request)
         if body is not None:
-            if empty_body and not request.body_exists:
-                value = route.takes()
-            elif form is not None and request.content_type == FORM:
-                value = await reader.read(request, form.decode, form.decode)
-            else:
-                check_media_type(request)
-                at_hand = reader.at_hand(request)
-                if at_hand is not None:
-                    value = body.decode(at_hand)
+            try:
+                if empty_body and not request.body_exists:
+                    value = route.takes()
+                elif form is not None and request.content_type == FORM:
+                    value = await reader.read(request, form.decode, form.decode)
                 else:
-                    value = await reader.read(request, body.decode, body.decode_large)
+                    check_media_type(request)
+                    at_hand = reader.at_hand(request)
+                    if at_hand is not None:
+                        value = body.decode(at_hand)
+                    else:
+                        value = await reader.read(request, body.decode, body.decode_large)
+            except InvalidFields as invalid:
+                if besides is not None and len(invalid.errors) < MAX_ERRORS:
+                    invalid.errors = [*invalid.errors, *await besides(request, invalid.raw)][:MAX_ERRORS]
+                raise
             arguments = (value, *arguments)
         result = await work(request, *arguments)
         if audited:
