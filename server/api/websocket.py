@@ -18,7 +18,7 @@ from server.api.subscriber import Subscriber
 from server.http.auth import KEY, SESSION
 from server.http.complaints import query_complaints
 from server.http.front import FRONT
-from server.http.problems import UpgradeRequired, sentence
+from server.http.problems import BadRequest, UpgradeRequired, sentence
 from server.i18n import lang, text
 
 COMMAND_BYTES = 4096
@@ -30,10 +30,13 @@ _LISTS = {"type", "status", "task_id", "priority"}
 
 
 def expect_upgrade(request: web.Request) -> None:
-    """Raise UpgradeRequired for a plain GET, which is to be told where it gets the same."""
+    """Raise UpgradeRequired for a plain GET, which is to be told where it gets the same; BadRequest for a key of no
+    handshake."""
     options = request.headers.get("Connection", "").lower()
     if request.headers.get("Upgrade", "").strip().lower() != "websocket" or "upgrade" not in options:
         raise UpgradeRequired()
+    if not request.headers.get("Sec-WebSocket-Key", "").isascii():  # aiohttp would stumble over it
+        raise BadRequest()
 
 
 async def serve(request: web.Request, hub: Hub, query: StreamQuery) -> web.WebSocketResponse:

@@ -187,7 +187,7 @@ class _Pieces:
         return self._kind(**values)
 
 
-def _from_message(error: msgspec.ValidationError) -> FieldError:
+def _from_message(error: Exception) -> FieldError:
     """What msgspec says of the first thing wrong, where our own walk finds nothing (a check of the type itself)."""
     said, _, path = str(error).partition(" - at `$")
     pointer = path.rstrip("`").replace("[...]", "").replace("[", "/").replace("]", "").replace(".", "/")
@@ -229,7 +229,7 @@ class QueryDecoder(Generic[T]):
         if not errors and not null:
             try:
                 return msgspec.convert(given, self.kind, strict=False)
-            except msgspec.ValidationError as error:
+            except (msgspec.ValidationError, ValueError) as error:  # as of a moment, in numbers, that no calendar has
                 errors = query_complaints(given, self.kind) or [_from_message(error)]
         else:
             errors += query_complaints(given, self.kind)

@@ -214,3 +214,24 @@ async def test_streams_beyond_the_keys_share_are_refused_and_places_come_back(si
     async with asyncio.timeout(20):
         while hub.subscribers:
             await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    "key", ["", "x", "é" * 24, "\u2028", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZQ==é", "=" * 24]
+)
+@pytest.mark.parametrize("version", ["13", "é", "0", "13, 13"])
+async def test_a_handshake_that_is_none_is_a_bad_request(siege: Siege, unharmed: None, key: str, version: str) -> None:
+    (answer,) = await siege.raw(
+        f"GET /ws/events HTTP/1.1\r\nHost: x\r\nX-API-Key: {siege.keys[Role.VIEWER]}\r\nUpgrade: websocket\r\n"
+        f"Connection: upgrade, close\r\nSec-WebSocket-Version: {version}\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
+    )
+    assert (answer.status, answer.code) == (400, "bad-request")
+
+
+@pytest.mark.parametrize("given", ["253402300800", "1e12", "9" * 300, "nan", "-1e300", "-62135596801"])
+@pytest.mark.parametrize("name", ["since", "until"])
+async def test_a_moment_that_no_calendar_has_is_a_bad_parameter(
+    siege: Siege, unharmed: None, name: str, given: str
+) -> None:
+    answer = await siege.ask("GET", f"/api/queue/tasks?{name}={given}")
+    assert (answer.status, answer.code, answer.pointers) == (422, "invalid-query", [name])
