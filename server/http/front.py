@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import count
 from typing import Any
 
-from aiohttp import web, web_protocol
+from aiohttp import web, web_protocol, web_urldispatcher
 from aiohttp.http_exceptions import HttpProcessingError, InvalidURLError
 from aiohttp.http_parser import HttpRequestParser
 from aiohttp.typedefs import Handler
@@ -172,6 +172,7 @@ def setup(app: web.Application, settings: Settings, clock: Clock, store: Store) 
     app.on_response_prepare.append(_dress_streams(front))
     RequestHandler.handle_error = _refuse_unread  # type: ignore[method-assign,assignment]  # for all: aiohttp makes them
     web_protocol.HttpRequestParser = _Parser  # type: ignore[attr-defined]
+    web_urldispatcher._default_expect_handler = _expect
     return front
 
 
@@ -183,6 +184,16 @@ class _Parser(HttpRequestParser):
             return super().feed_data(data, *more)
         except IndexError:
             raise InvalidURLError("the target is no URL") from None
+
+
+_go_on = web_urldispatcher._default_expect_handler
+
+
+async def _expect(request: web.Request) -> None:
+    """Answer an `Expect`; aiohttp's own would say the bytes of a wrong one again, and fail where they are no UTF-8."""
+    if request.version == (1, 1) and request.headers.get("Expect", "").lower() != "100-continue":
+        raise web.HTTPExpectationFailed()
+    await _go_on(request)
 
 
 _handle_error = RequestHandler.handle_error

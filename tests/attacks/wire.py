@@ -94,6 +94,8 @@ ODD: dict[str, tuple[bytes, int]] = {
         GET.replace(b"health", b"nowhere") + b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n", 404
     ),
     "an expectation that is none": (POST + b"Expect: 200-maybe\r\nContent-Length: 0\r\n", 417),
+    "an expectation that is no text": (GET + b"Expect: \xff\r\n", 417),
+    "an expectation of nothing that is there": (b"OPTIONS * HTTP/1.1\r\nHost: x\r\nExpect: \xff\r\n", 417),
     "a method in a header": (GET + KEY + b"X-HTTP-Method-Override: DELETE\r\nX-Method-Override: POST\r\n", 200),
     "a method in the query": (b"GET /admin/api/queue/pause?_method=POST HTTP/1.1\r\nHost: x\r\n" + KEY, 405),
     "an address in a header": (
