@@ -189,7 +189,7 @@ class Reader:
             value = [self.secret(key, item) for item in value] if isinstance(value, list) else self.secret(key, value)
         try:
             return msgspec.convert(value, kind)
-        except msgspec.ValidationError:
+        except (msgspec.ValidationError, UnicodeError):  # UnicodeError: a variable that is no UTF-8
             got = "another value (not shown: it may be secret)" if is_secret(kind) else shown(value)
             raise self.error(key, f"expected {expectation(kind)}, got {got}") from None
 

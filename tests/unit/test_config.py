@@ -336,6 +336,11 @@ def test_a_bad_variable_is_named_in_the_place_of_the_file(refusal, variable, val
     assert refused.startswith(f"{variable}: {line}")
 
 
+@pytest.mark.parametrize("name", ["SERVER__PORT", "METRICS__PUBLIC", "WEBHOOKS__ALLOW", "WEBHOOKS__SECRETS"])
+def test_a_variable_that_is_no_utf_8_is_refused_in_one_line(refusal, name):
+    assert re.match(rf"TOCSIN_{name}: expected (an integer|true or|a list)", refusal(**{f"TOCSIN_{name}": "\udcff"}))
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere\.toml: expected a configuration file: No such file"):
         load(tmp_path / "nowhere.toml", {})
