@@ -124,6 +124,8 @@ class KeyRing:
                     await self._flush()
             except StoreUnavailable as error:  # the keys known so far go on
                 log.warning("keys could not be read again: %s", error)
+            except Exception:  # a defect, or a row of another version's, must not keep revoked keys alive for good
+                log.exception("keys could not be read again")
 
     async def reload(self) -> None:
         """Read all keys from the store; tell of those that are gone."""

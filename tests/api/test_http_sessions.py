@@ -18,6 +18,7 @@ from server.http.caller import local_path
 from server.http.problems import BadSignIn
 from server.http.routes import Routes
 from server.model import ApiKey, Role
+from server.store.desk import Run
 from tests.api.http_kit import SECRETS, Kit, serving
 
 routes = Routes()
@@ -303,6 +304,22 @@ async def test_a_key_revoked_elsewhere_is_dead_within_five_seconds(kit: Kit) -> 
     await gone.wait()
     assert (await kit.client.get("/me", headers=kit.key(Role.VIEWER))).status == 401
     assert (await kit.client.get("/me", headers=cookie(token))).status == 401
+
+
+async def test_a_row_that_cannot_be_read_keeps_no_revoked_key_alive_for_good(kit: Kit) -> None:
+    gone = asyncio.Event()
+    kit.front.keyring.on_revoked.append(lambda key_id, session_id: gone.set())
+    await kit.front.store.apply(Run("UPDATE api_key SET role = 99 WHERE id = 'operator'", ()))
+    kit.clock.turn(2)
+    with pytest.raises(ValueError, match="99"):  # the keyring has read it too by the time that we have
+        await kit.front.store.keys()
+    await kit.front.store.apply(Run("UPDATE api_key SET role = 2 WHERE id = 'operator'", ()))
+    await kit.front.store.revoke_key("viewer", kit.clock.now_ms())
+    async with asyncio.timeout(20):
+        while not gone.is_set():
+            kit.clock.turn(2)
+            await asyncio.sleep(0)
+    assert (await kit.client.get("/me", headers=kit.key(Role.VIEWER))).status == 401
 
 
 @both
