@@ -13,7 +13,7 @@ import pytest
 from server.http.auth import COOKIE
 from server.model import Role
 from tests.api.http_kit import SECRETS
-from tests.api.stream_kit import Desk, close_code, desk
+from tests.api.stream_kit import Desk, close_code, desk, settle
 
 CROWD = 20_000
 """So many queue for their turn before it."""
@@ -79,3 +79,30 @@ async def a_session(kit: Desk) -> dict[str, str]:
     session = Session(id=hash_of(token), key_id="viewer", created_ms=now_ms, expires_ms=now_ms + 3_600_000)
     await kit.keyring._store.add_session(session)
     return {"Cookie": f"{COOKIE}={token}"}
+
+
+@pytest.mark.parametrize("path", ["/ws/events", "/api/events"])
+async def test_who_goes_away_while_a_stream_is_being_opened_is_no_bug(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    async with desk(tmp_path, rests=True) as kit:
+        async with in_the_queue(kit, handshake(kit, path)) as opening:
+            server = kit.client.server.runner.server
+            assert server and len(server.connections) == 1
+            (await opening).transport.abort()
+            await kit.until(lambda: not server.connections)
+        await kit.until(lambda: not kit.hub._per_key)
+        await settle(200)
+        assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def handshake(kit: Desk, path: str) -> asyncio.StreamWriter:
+    """A client that has asked for a stream and not been answered."""
+    _, writer = await asyncio.open_connection(kit.client.server.host, kit.client.server.port)
+    writer.write(
+        f"GET {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {SECRETS[Role.VIEWER]}\r\nConnection: Upgrade\r\n"
+        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+    )
+    await writer.drain()
+    return writer
