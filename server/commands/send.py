@@ -11,6 +11,7 @@ import asyncio
 import sys
 from contextlib import aclosing
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from rich.console import Console
@@ -108,7 +109,8 @@ def body_of(args: argparse.Namespace) -> dict[str, Any]:
 async def _send(args: argparse.Namespace, body: dict[str, Any]) -> int:
     async with connected(args) as remote:
         headers = {"Idempotency-Key": args.idempotency_key or str(uuid7())}
-        answer = await remote.post_again(f"/api/notifications/{args.type}", body, headers, args.tries)
+        path = f"/api/notifications/{quote(args.type, safe='')}"
+        answer = await remote.post_again(path, body, headers, args.tries)
         if args.no_wait:
             print(msgspec.json.encode(answer).decode() if args.json else f"{answer['task_id']} {answer['status']}")
             return OK

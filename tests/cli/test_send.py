@@ -232,6 +232,14 @@ def test_a_flag_that_is_no_utf_8_is_told_in_one_line(capsys: pytest.CaptureFixtu
         assert "UTF-8" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["../../admin/api/queue/pause", "meteo/../../../admin/api/queue/pause?x", "..", "é/#"])
+async def test_a_type_is_a_name_and_leads_nowhere_else(town: Town, cli: Cli, kind: str) -> None:
+    ran = await cli("send", "--type", kind, "--titre", "t", "--message", "m", *ANA, "--no-wait")
+
+    assert ran.code == 1 and ran.err.count("\n") == 1
+    assert not (await town.json("/api/queue/stats"))["stats"]["paused"]
+
+
 async def test_a_server_that_is_not_there_is_said_so(cli: Cli, unused_tcp_port: int) -> None:
     ran = await cli(*SEND, *ANA, "--url", f"http://127.0.0.1:{unused_tcp_port}", "--tries", "2")
 
