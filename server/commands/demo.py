@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import random
 import time
 from datetime import UTC, datetime, timedelta
@@ -87,9 +88,9 @@ def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Send until time or number is up, or Ctrl-C."""
     if (
-        args.rate <= 0
+        not 0 < args.rate < math.inf
         or (args.count is not None and args.count < 1)
-        or (args.seconds is not None and args.seconds <= 0)
+        or (args.seconds is not None and not 0 < args.seconds < math.inf)
     ):
         raise Stop("--rate, --count, --seconds: expected more than 0", USAGE)
     try:

@@ -231,6 +231,14 @@ async def test_demo_sends_a_mix_of_everything(town: Town, cli: Cli, monkeypatch:
     assert max(task["progress"]["total"] for task in tasks) >= 200
 
 
+@pytest.mark.parametrize("flag", ["--rate", "--seconds"])
+@pytest.mark.parametrize("value", ["inf", "nan", "-1", "0"])
+def test_demo_takes_numbers_that_end(capsys: pytest.CaptureFixture[str], flag: str, value: str) -> None:
+    assert main(["demo", flag, value, "--key", "k"]) == 2
+
+    assert "--rate, --count, --seconds: expected more than 0" in capsys.readouterr().err
+
+
 def test_demo_asks_before_it_alarms_another_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--url", "https://tocsin.example.org", "--key", "k"]) == 2
 
