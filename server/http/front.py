@@ -210,6 +210,8 @@ def _refuse_unread(
 
     It is the client's affair: a line in the log, not a traceback.
     """
+    if isinstance(exc, ConnectionError):  # its client went away as it was answered: nobody's fault
+        raise exc
     if not isinstance(exc, HttpProcessingError):
         return _handle_error(handler, request, status, exc, message)
     rid = secrets.token_hex(8)

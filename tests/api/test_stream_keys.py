@@ -106,3 +106,22 @@ async def handshake(kit: Desk, path: str) -> asyncio.StreamWriter:
     )
     await writer.drain()
     return writer
+
+
+@pytest.mark.parametrize("path", ["/ws/events", "/api/events"])
+async def test_nor_is_who_goes_away_at_the_moment_when_it_would_be_answered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    async with desk(tmp_path, rests=True) as kit:
+        async with in_the_queue(kit, handshake(kit, path)) as opening:
+            client = await opening
+            server = kit.client.server.runner.server
+            assert server
+            (connection,) = server.connections
+            kit.hub.turns._waiting[-1].set_result(None)
+            connection.transport.abort()
+            await kit.until(lambda: not server.connections)
+        await settle()
+        assert not kit.hub._per_key
+        assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+        client.close()
