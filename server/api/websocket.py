@@ -91,6 +91,7 @@ async def _listen(answer: web.WebSocketResponse, hub: Hub, sub: Subscriber) -> N
                 command = understand(message.data, sub.lang)
                 if isinstance(command, ErrorFrame):
                     hub.send(sub, command)
+                    await sub.drain()  # it is read on once it has taken its answer, so that none pile up
                 else:
                     hub.subscribe(sub, command.plan(), command.since, command.stats)
             case _:  # lost, or closed by aiohttp for what it could not read (1002, 1007, 1009)
