@@ -16,6 +16,8 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 JSON = "application/json; charset=utf-8"
+MOST_UNREAD = 32 * 1024
+"""Bytes of answers that may wait for a client on one connection."""
 
 
 class Reply(web.StreamResponse):
@@ -30,6 +32,7 @@ class Reply(web.StreamResponse):
         self._keep_alive = True
         self._body_length = len(body)
         self._transport: asyncio.Transport | None = None
+        self._writer: AbstractStreamWriter | None = None
 
     def whole(self, head: bytes, request_id: str, at_s: int) -> None:
         """Make the piece: `head` is the constant part, lines that end in CR LF."""
@@ -50,6 +53,7 @@ class Reply(web.StreamResponse):
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         self._transport = request.transport
+        self._writer = request.writer
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
@@ -57,6 +61,8 @@ class Reply(web.StreamResponse):
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client has gone")
         transport.write(self._piece)
+        if self._writer is not None and transport.get_write_buffer_size() > MOST_UNREAD:
+            await self._writer.drain()  # the next request of this connection waits until its answers are read
 
 
 @lru_cache(maxsize=16)
