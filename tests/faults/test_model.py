@@ -20,6 +20,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from msgspec import Struct
 
 from notifiers import Message, Outcome, Refused, RetryLater, Sent
+from server.app import CHANNELS
+from server.queue import WRITE_MS
 from server.store import open_store
 from server.store.verify import verify
 from tests.faults.checkers import check_log, contents, contents_on_postgres, verified
@@ -56,12 +58,15 @@ class Task(Struct):
     ready: bool = True
     planned_ms: int = 0
     expires_ms: int = 0
+    begun: bool = False
+    cancelled_ms: int = 0
 
     def waiting(self) -> list[Person]:
         return [person for person in self.people if person.standing == "waiting"]
 
     def round(self, answers: dict[str, str]) -> None:
         """Everybody who waits is called once."""
+        self.begun = True
         for person in self.waiting():
             person.calls += 1
             person.attempts += 1
@@ -82,9 +87,11 @@ class Task(Struct):
         for person in self.waiting():
             person.standing = standing
 
-    def again(self) -> None:
-        """An operator's retry: a new run for those not reached."""
-        self.status, self.ready = "pending", True
+    def again(self, now_ms: int, wire_ms: int) -> None:
+        """An operator's retry: a new run for those not reached, at its time; where it was just cancelled, once it must
+        be known whom its last calls reached."""
+        known_ms = self.cancelled_ms + wire_ms if self.begun and self.status == "cancelled" else 0
+        self.status, self.ready = "pending", max(self.planned_ms, known_ms) <= now_ms
         for person in self.people:
             if person.active and person.standing != "sent":
                 person.standing, person.attempts = "waiting", 0
@@ -116,6 +123,10 @@ class Contract(RuleBasedStateMachine):
     async def database(self) -> str:
         """The store's URL, of a new and empty one."""
         return "sqlite:tocsin.db"
+
+    def wire_ms(self) -> int:
+        """What a call's outcome takes at most to be known, where another node may have made it."""
+        return 0
 
     def started(self) -> AbstractAsyncContextManager[Town]:
         return running(Path(self.folder.name), STORE__URL=self.url, **self.environ)
@@ -224,6 +235,7 @@ class Contract(RuleBasedStateMachine):
         self.run(self.posted(f"/api/queue/tasks/{task_id}/cancel", None, 200 if may else 409 if task else 404))
         if task and may:
             task.end("cancelled", "cancelled")
+            task.cancelled_ms = self.town.clock.now_ms()
 
     @rule(task_id=tasks)
     def retry(self, task_id: str) -> None:
@@ -232,7 +244,7 @@ class Contract(RuleBasedStateMachine):
         may = task is not None and task.status in ("failed", "cancelled") and not late
         self.run(self.posted(f"/api/queue/tasks/{task_id}/retry", None, 200 if may else 409 if task else 404))
         if task and may:
-            task.again()
+            task.again(self.town.clock.now_ms(), self.wire_ms())
             self.work()
 
     @precondition(lambda self: self.model and not self.paused)
@@ -300,6 +312,10 @@ class ContractOnPostgres(Contract):
 
     async def database(self) -> str:
         return await fresh_database()
+
+    def wire_ms(self) -> int:
+        longest_s = max(channel.settings.timeout_s for channel in self.town.app[CHANNELS].values())
+        return int(longest_s * 1000) + WRITE_MS
 
     async def faults(self) -> list[str]:
         found = await contents_on_postgres(self.url)
