@@ -79,6 +79,7 @@ async def _two_owners(town: Town) -> list[str]:
     await town.lose_leases()
     await town.store.apply(Sweep(town.clock.now_ms()))
     await town.until(lambda: len(far_end.gates) == 2)  # the second owner's call is on the wire, too
+    town.pool.hands.pop(task_id)  # what one node has in hand it does not begin again; a third node would
     far_end.gates[0].set()
     await work
     if (await town.task(task_id))["status"] == "pending":  # the first owner gave away what was not its own
