@@ -72,6 +72,8 @@ def plan(name: str, *, quick: bool) -> list[Run]:
     """The runs of one part; `quick`: each kind once, and the cluster's as short as in `make test`."""
     if name == "cluster":
         return [on_cluster(run) for run in (QUICK if quick else LONG).values()]
+    if name == "streams" and quick:
+        return [lambda folder, seed: streams.crowded(folder, seed=seed)]
     return list(dict.fromkeys(PLAN[name])) if quick else PLAN[name]
 
 
