@@ -10,9 +10,10 @@ from server.store.engine import REST_MOST_S, Pace
 
 MS = 0.001
 BUSY_S = 5 * MS
+WITHIN_S = 0.9 * BUSY_S  # not up to it: taking away and adding again may round upwards
 
 
-@given(st.lists(st.floats(0, BUSY_S), min_size=1))
+@given(st.lists(st.floats(0, WITHIN_S), min_size=1))
 def test_where_as_much_is_waited_as_worked_it_never_rests(tooks: list[float]) -> None:
     pace = Pace(BUSY_S)
 
