@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -61,7 +60,7 @@ def verdict(
     return Again(due_ms=now_ms + max(int(pause * 1000), 1))
 
 
-class _Job(Struct):
+class _Job(Struct, gc=False):
     n: int
     recipient: Person
     channel: str
@@ -73,12 +72,9 @@ class Dispatch:
 
     def __init__(
         self, task: NotificationTask, store: Store, channels: Channels, settings: Settings, clock: Clock,
-        draw: Callable[[], float], on_settling: Callable[[Any], None] = lambda hand: None, first: Chunk | None = None,
+        draw: Callable[[], float], first: Chunk | None = None,
     ):  # fmt: skip
-        """`draw` gives the jitter, 0..1; `on_settling` is called with this when the last outcome has come back.
-
-        `first` is the task's first chunk of recipients, if it is at hand.
-        """
+        """`draw` gives the jitter, 0..1; `first` is the task's first chunk of recipients, if it is at hand."""
         self.task = task
         self.since_ms = clock.now_ms()
         self.stopped = ""  # why: "lost" (its lease), "cancelled", "expired", "failed", "drain", "turn" (others wait) …
@@ -88,7 +84,6 @@ class Dispatch:
         self._settings = settings
         self._clock = clock
         self._draw = draw
-        self._on_settling = on_settling
         self.settling = False  # all calls are done, only the last write is under way
         self._jobs: deque[_Job] = deque()
         self._next_n = 0
@@ -121,8 +116,8 @@ class Dispatch:
             self.stop("expired")
         return not self.stopped
 
-    async def run(self) -> NotificationTask | None:
-        """Work through one round and settle it; the task as it is then, None if it was lost or cancelled meanwhile."""
+    async def round(self) -> Settle | None:
+        """Work through one round; what is to be written down of it, None if it was lost or cancelled meanwhile."""
         try:
             await self._send()
             while self._extra:
@@ -152,10 +147,8 @@ class Dispatch:
         records, self._unrecorded = self._unrecorded, []
         if final is None and not records:
             return None
-        settle = self._settle(now_ms, records, self._failed if self._round.complete else None, final)
         self.settling = True
-        self._on_settling(self)
-        return await self._insist(settle)
+        return self._settle(now_ms, records, self._failed if self._round.complete else None, final)
 
     def _failure(self) -> Failure:
         if not self._failed:  # as a rule
@@ -339,7 +332,7 @@ class Dispatch:
                 tell = now_s - self._told_s >= TELL_S
                 if tell:
                     self._told_s = now_s
-                after = await self._insist(self._settle(now_ms, records, tell=tell))
+                after = await self.insist(self._settle(now_ms, records, tell=tell))
                 del self._unrecorded[: len(records)]
                 if after is None:
                     self.stop("lost")
@@ -352,37 +345,37 @@ class Dispatch:
     ) -> Settle:  # fmt: skip
         return Settle(self.task.id, self.task.fence, now_ms, records, failed, final, tell, self._known)
 
-    async def _insist(self, settle: Settle) -> NotificationTask | None:
-        """Have outcomes written down, however long storage says no: what has been sent must not be forgotten.
+    async def insist(self, settle: Settle, said: StoreUnavailable | None = None) -> NotificationTask | None:
+        """Have outcomes written down, however long storage says no (`said`: it just has); the task as it is then.
 
-        Meanwhile no more than `delivery.concurrency` calls can begin, and none once the lease has run out.
+        What has been sent must not be forgotten. Meanwhile no more than `delivery.concurrency` calls can begin, and
+        none once the lease has run out.
         """
         while True:
+            if said:
+                log.warning("task %s: outcomes wait for storage: %s", self.task.id, said)
+                await self._clock.sleep(1)
             try:
                 after: NotificationTask | None = await self._store.apply(settle)
-                if self._known:
-                    self._known = after
-                return after
             except StoreUnavailable as error:
-                log.warning("task %s: outcomes wait for storage: %s", self.task.id, error)
-                await self._clock.sleep(1)
+                said = error
+                continue
+            if self._known:
+                self._known = after
+            return after
 
 
 class Hand(Dispatch):
     """A dispatch and the worker that has it."""
 
     worker: int = 0
-    work: asyncio.Task[None] | None = None
-    before: asyncio.Task[None] | None = None  # of an earlier hand at the same task, which is not done yet
+    before: asyncio.Event | None = None  # set once an earlier hand at the same task is done, which was not yet
+    gone: asyncio.Event | None = None  # set once this one is, if anybody waits for that
     express: bool = False
     waiting: bool = False  # claimed ahead: the next worker to be free takes it up
     begun_s: float = 0.0  # monotonic: when it was claimed and, later, when a worker took it up
 
-    async def run(self) -> NotificationTask | None:
+    async def round(self) -> Settle | None:
         if self.before:
-            await asyncio.wait([self.before])  # whom it reached must be known
-        return await super().run()
-
-    def __lt__(self, other: Hand) -> bool:
-        mine, others = self.task, other.task
-        return (mine.priority, mine.place_ms, mine.id) < (others.priority, others.place_ms, others.id)
+            await self.before.wait()  # whom it reached must be known
+        return await super().round()

@@ -149,17 +149,15 @@ class Log:
                 return
             if events[0].seq != self.head + 1:
                 self._restart(events[0].seq)
-        ring, size = self._ring, self._size
-        taken = self._bytes
+        ring, size, taken = self._ring, self._size, self._bytes
         for event in events:
             slot = event.seq % size
-            old = ring[slot]
-            if old is not None:
+            if (old := ring[slot]) is not None:
                 taken -= len(old.body) + OVERHEAD
             ring[slot] = event
             taken += len(event.body) + OVERHEAD
         self._bytes = taken
-        self.head = head = events[-1].seq
+        self.head = head = event.seq
         if self._first <= head - size:
             self._first = head - size + 1
         while self._bytes > self._most_bytes and self._first < head:
@@ -177,8 +175,7 @@ class Log:
 
     def _drop(self) -> None:
         slot = self._first % self._size
-        old = self._ring[slot]
-        if old is not None:
+        if (old := self._ring[slot]) is not None:
             self._bytes -= len(old.body) + OVERHEAD
             self._ring[slot] = None
         self._first += 1

@@ -24,6 +24,8 @@ MOST_WAITING = 10_000
 MOST_CHARS = 2_000
 MOST_TRACE = 8_000
 CLOSE_S = 2.0
+GATHER_S = 0.02
+"""Who logs a line often logs more: they are written together. To wake the thread for each costs as much as the rest."""
 
 _email = re.compile(r"[^\s@<>\"'(),;:/=]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 _phone = re.compile(r"\+[1-9](?:[ .-]?[0-9]){6,14}")
@@ -98,7 +100,7 @@ class Writer(logging.Handler):
         self._waiting: deque[logging.LogRecord] = deque()
         self._dropped = 0
         self._wake = threading.Event()
-        self._ending = False
+        self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tocsin-log", daemon=True)
         self._thread.start()
 
@@ -115,6 +117,7 @@ class Writer(logging.Handler):
     def _run(self) -> None:
         while True:
             self._wake.wait()
+            self._ending.wait(GATHER_S)
             self._wake.clear()
             lines: list[str] = []
             while self._waiting:
@@ -126,7 +129,7 @@ class Writer(logging.Handler):
                 dropped, self._dropped = self._dropped, 0
                 lines.append(self._line(_record(f"{dropped} lines were dropped: nobody read them fast enough")))
             self._write(lines)
-            if self._ending and not self._waiting:
+            if self._ending.is_set() and not self._waiting:
                 return
 
     def _line(self, record: logging.LogRecord) -> str:
@@ -146,7 +149,7 @@ class Writer(logging.Handler):
 
     def close(self) -> None:
         """Write what waits, for a moment at the most."""
-        self._ending = True
+        self._ending.set()
         self._wake.set()
         self._thread.join(CLOSE_S)
         super().close()

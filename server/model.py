@@ -73,7 +73,7 @@ Email = Annotated[
 Phone = Annotated[str, Meta(max_length=32, pattern=r"^\+ *[1-9](?: *[0-9]){6,14} *\Z")]
 
 
-class Preferences(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Preferences(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """How a recipient wants to be reached."""
 
     canal_prefere: Annotated[str, Meta(min_length=1, max_length=64, pattern=NO_CONTROLS)] = "email"
@@ -83,7 +83,7 @@ class Preferences(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 DEFAULT_PREFERENCES = Preferences()
 
 
-class Person(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Person(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """A recipient as stored: checked when posted (Recipient), so not again at every reading."""
 
     id: str
@@ -108,7 +108,7 @@ class Recipient(Person, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     langue: Annotated[str, Meta(pattern=r"^(?:fr|en)\Z")] = "fr"
 
 
-class NewNotification(Struct, frozen=True, forbid_unknown_fields=True):
+class NewNotification(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """The body of `POST /api/notifications/{type}`."""
 
     titre: Annotated[str, Meta(min_length=1, max_length=200, pattern=NO_CONTROLS)]
@@ -133,7 +133,7 @@ def parse_priority(text: str) -> Priority:
 # --- what became of it -----------------------------------------------------------------------
 
 
-class Failure(Struct, frozen=True, omit_defaults=True):
+class Failure(Struct, frozen=True, omit_defaults=True, gc=False):
     """Why a task failed, as data; `i18n.failure_text` makes the sentence of it."""
 
     kind: str  # unreached | expired | crashed
@@ -142,7 +142,7 @@ class Failure(Struct, frozen=True, omit_defaults=True):
     reasons: list[tuple[str, str, int]] = []  # (reason word, protocol code or "", how many), most frequent first
 
 
-class NotificationTask(Struct, frozen=True, kw_only=True):
+class NotificationTask(Struct, frozen=True, kw_only=True, gc=False):
     """One notification on its way to its recipients: the unit that is queued, shown and retried."""
 
     id: str  # UUIDv7: sorts by creation
@@ -202,7 +202,7 @@ class Word(StrEnum):
     REFUSED = "refused"
 
 
-class Outcome(Struct, frozen=True, kw_only=True):
+class Outcome(Struct, frozen=True, kw_only=True, gc=False):
     """One attempt to reach one recipient, as recorded."""
 
     n: int  # the recipient's ordinal in its task, from 0
@@ -328,7 +328,7 @@ class EventKind(StrEnum):
     ALERT_CLEARED = "alert.cleared"
 
 
-class Event(Struct, frozen=True):
+class Event(Struct, frozen=True, gc=False):
     """One committed line of the log. `body` is its JSON, encoded once: `{"seq":…,"event":…,"at":…,"task":{…}}`."""
 
     seq: int
@@ -383,7 +383,7 @@ class Session(Struct, frozen=True, kw_only=True):
     expires_ms: int
 
 
-class AuditEntry(Struct, frozen=True, kw_only=True):
+class AuditEntry(Struct, frozen=True, kw_only=True, gc=False):
     """Who did what, when, from where."""
 
     at_ms: int

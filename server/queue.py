@@ -73,7 +73,7 @@ LOOK_S = 0.05
 _json = msgspec.json.Encoder()
 
 
-class Accepted(Struct, frozen=True):
+class Accepted(Struct, frozen=True, gc=False):
     """What a POST answers: the notification is stored and will be sent."""
 
     success: bool
@@ -83,7 +83,7 @@ class Accepted(Struct, frozen=True):
     status: str
 
 
-class Answer(Struct, frozen=True):
+class Answer(Struct, frozen=True, gc=False):
     """An acceptance as it goes out: encoded, and whether it repeats an earlier one (Idempotency-Key)."""
 
     task_id: str

@@ -18,7 +18,7 @@ from server.store.writes import CHUNK
 MAX_ERRORS = 100
 
 
-class Vetted(Struct):
+class Vetted(Struct, gc=False):
     """The recipients of one notification, without doubles, ready to be stored."""
 
     chunks: list[tuple[int, bytes]] = []  # (first ordinal, recipients) as they are stored

@@ -12,11 +12,11 @@ import logging
 import random
 from collections.abc import Callable
 from functools import partial
-from heapq import heappop, heappush
 
 from server.channels import Channels
 from server.clock import Clock, sleep_or
 from server.config import Settings
+from server.crew import Crew
 from server.dispatch import Hand
 from server.letting import Letting
 from server.model import Event, EventKind, NotificationTask, Priority
@@ -49,7 +49,6 @@ class WorkerPool:
         self.node = node
         self.workers = settings.queue.workers
         self.express_workers = settings.queue.express_workers
-        self.hands: dict[str, Hand] = {}
         self.on_settled: list[Callable[[NotificationTask], None]] = []
         self._store = store
         self._channels = channels
@@ -59,13 +58,11 @@ class WorkerPool:
         if settings.queue.rate_per_minute:
             self._rates[""] = int(settings.queue.rate_per_minute)
         self._letting = Letting(store, node)
-        self._work: dict[asyncio.Task[None], Hand] = {}
-        self._busy: set[Hand] = set()  # a worker is at them; what only waits for its last write is not among them
-        self._waiting: list[Hand] = []  # heap
+        self._crew = Crew(store, clock, self.workers, self.express_workers, self._freed, self._settled)
+        self.hands = self._crew.hands
         self._taking: set[Taking] = set()  # workers kept for tasks that are being stored
         self._none_taking = asyncio.Event()
         self._none_taking.set()
-        self._hand_s = 1.0  # how long a task has kept its worker of late
         self._loops: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
         self._most_urgent: int | None = Priority.CRITIQUE  # of what may be ready to be claimed; None: nothing
@@ -110,25 +107,19 @@ class WorkerPool:
         self.draining = True
         self.claiming = False
         self._wake.set()
-        self._give_back("drain")
+        self._crew.give_back("drain")
         await self._none_taking.wait()  # storage answers within seconds, whatever it says
         longest = max((channel.settings.timeout_s for channel in self._channels.values()), default=0)
-        await self._finish(max(grace_s - longest, 0))
+        await self._crew.finish(max(grace_s - longest, 0))
         for hand in self.hands.values():
             hand.stop("drain")
-        await self._finish(min(grace_s, longest) + 5)
+        await self._crew.finish(min(grace_s, longest) + 5)
         for loop in self._loops:
             loop.cancel()
-        for work in self._work:
-            log.error("task given up at shutdown; its outcomes may be recorded twice")
-            work.cancel()
-        await asyncio.gather(*self._loops, *self._work, self._letting.close(), return_exceptions=True)
+        await self._crew.give_up()
+        await asyncio.gather(*self._loops, self._letting.close(), return_exceptions=True)
         if self.told in self._store.on_commit:
             self._store.on_commit.remove(self.told)
-
-    async def _finish(self, seconds: float) -> None:
-        if self._work and seconds:
-            await sleep_or(self._clock, asyncio.wait(list(self._work)), seconds)
 
     async def _keep(self, name: str, loop: Callable[[], object]) -> None:
         """Run one of the pool's loops for ever; storage that says no, or a defect, makes it wait, not end."""
@@ -184,7 +175,7 @@ class WorkerPool:
             return None
         free, express = self._free()
         urgent = free <= 0 and express > 0 and priority is Priority.CRITIQUE
-        if not urgent and self._room(free) <= 0:
+        if not urgent and self._room() <= 0:
             return None
         taking = Taking(self.node, int(self._settings.queue.lease_s * 1000), self._clock.monotonic(), urgent)
         self._taking.add(taking)
@@ -208,18 +199,18 @@ class WorkerPool:
         self._begin(task, first, taking.begun_s)
 
     def _free(self) -> tuple[int, int]:
-        """Free workers: for anything, and of the express lane."""
-        express = sum([hand.express for hand in self._busy])
-        kept = sum([taking.express for taking in self._taking])
-        return (
-            self.workers - (len(self._busy) - express) - (len(self._taking) - kept),
-            self.express_workers - express - kept,
-        )
+        """Workers that have nothing to do and are kept for nothing: for anything, and of the express lane.
 
-    def _room(self, free: int) -> int:
-        """How many tasks to claim for `free` workers: more than those where tasks are short."""
-        ahead = 0 if self._rates else min(AHEAD_MOST, int(self.workers * AHEAD_S / self._hand_s))
-        waiting = len(self._waiting)
+        Less than none where more tasks are being stored as claimed than there are: these will have to wait, too.
+        """
+        express = sum([taking.express for taking in self._taking]) if self.express_workers else 0
+        return self._crew.free - len(self._taking) + express, self._crew.express - express
+
+    def _room(self) -> int:
+        """How many tasks to claim: one for each worker that is free, and more where tasks are short."""
+        free = self._free()[0]
+        ahead = 0 if self._rates else min(AHEAD_MOST, int(self.workers * AHEAD_S / self._crew.hand_s))
+        waiting = self._crew.waiting + max(-free, 0)
         return max(free, 0) + (ahead - waiting if waiting <= ahead // 2 else 0)
 
     async def _claim_loop(self) -> None:
@@ -227,11 +218,10 @@ class WorkerPool:
             await self._wake.wait()
             self._wake.clear()
             while not self.draining and self._most_urgent is not None:
-                slots, express = self._free()
-                slots = self._room(slots)
-                if slots <= 0 and (express <= 0 or self._most_urgent > Priority.CRITIQUE):
+                slots, express = self._room(), max(self._free()[1], 0)
+                if slots <= 0 and (express == 0 or self._most_urgent > Priority.CRITIQUE):
                     break
-                await self._claim(slots, max(express, 0))
+                await self._claim(slots, express)
 
     async def _claim(self, slots: int, express: int) -> None:
         seen, self._most_urgent = self._most_urgent, None
@@ -264,78 +254,26 @@ class WorkerPool:
             self._begin(task, claimed.chunks[task.id], begun)
 
     def _begin(self, task: NotificationTask, first: Chunk, begun: float) -> None:
-        before = self.hands.get(task.id)  # cancelled and wanted again: its last calls may still be out
+        here = task.id in self.hands  # cancelled and wanted again: what its last calls come to is not known yet
         hand = Hand(
-            task, self._store, self._channels, self._settings, self._clock, random.random, self._freed,
-            None if before else first,
-        )  # fmt: skip
-        hand.before = before.work if before else None
+            task, self._store, self._channels, self._settings, self._clock, random.random, None if here else first
+        )
         hand.lease_until = begun + self._settings.queue.lease_s
         hand.begun_s = begun
-        self.hands[task.id] = hand
         if self.draining:
             hand.stop("drain")
-        elif not self._seat(hand):
-            hand.waiting = True
-            heappush(self._waiting, hand)
-            return
-        self._start(hand)
+        self._crew.take(hand)
 
-    def _seat(self, hand: Hand) -> bool:
-        """Is there a worker for it now, or one of the express lane?"""
-        free, express = self._free()
-        hand.express = free <= 0 and express > 0 and hand.task.priority == Priority.CRITIQUE
-        return free > 0 or hand.express
+    def _freed(self) -> None:
+        """A worker has nothing to do."""
+        if self._most_urgent is not None:
+            self._wake.set()
 
-    def _start(self, hand: Hand) -> None:
-        """A worker takes a task up."""
-        hand.waiting = False
-        hand.begun_s = self._clock.monotonic()
-        hand.since_ms = self._clock.now_ms()
-        taken = {other.worker for other in self._busy}
-        hand.worker = next(number for number in range(1, len(taken) + 2) if number not in taken)
-        self._busy.add(hand)
-        task = hand.task
-        work = hand.work = asyncio.create_task(self._do(hand), name=f"work-{task.id}")
-        self._work[work] = hand
-        work.add_done_callback(self._done)
-
-    async def _do(self, hand: Hand) -> None:
-        try:
-            after = await hand.run()
-        except Exception:  # it stays in hand until its lease ends: then it counts as a crash and is taken up again
-            log.exception("task %s: dispatch failed", hand.task.id)
-            return
-        finally:
-            if self.hands.get(hand.task.id) is hand:
-                del self.hands[hand.task.id]
-        if after:
-            self.expect(after.due_ms)
-            for told in self.on_settled:
-                told(after)
-
-    def _freed(self, hand: Hand) -> None:
-        """A worker is done with a task, but for its last write: it takes up the next."""
-        if hand in self._busy:
-            self._busy.discard(hand)
-            if not hand.express:
-                self._hand_s += (self._clock.monotonic() - hand.begun_s - self._hand_s) / 16
-        while self._waiting and self._seat(self._waiting[0]):
-            self._start(heappop(self._waiting))
-        self._wake.set()
-
-    def _done(self, work: asyncio.Task[None]) -> None:
-        hand = self._work.pop(work, None)
-        if hand:
-            self._freed(hand)
-
-    def _give_back(self, why: str) -> None:
-        """Have what was claimed ahead go back to the queue: taken up, but stopped before anybody is called."""
-        self._hand_s = 1.0
-        while self._waiting:
-            hand = heappop(self._waiting)
-            hand.stop(why)
-            self._start(hand)
+    def _settled(self, after: NotificationTask) -> None:
+        """A task in hand has been written down."""
+        self.expect(after.due_ms)
+        for told in self.on_settled:
+            told(after)
 
     # --- time ----------------------------------------------------------------------------------------
 
@@ -388,12 +326,12 @@ class WorkerPool:
 
     async def _give_way(self) -> None:
         """If others as urgent or more so wait and no worker is free, the longest in hand has had its turn."""
-        if self._waiting and self._clock.monotonic() - min(hand.begun_s for hand in self._waiting) > WAITED_MOST_S:
-            self._give_back("ahead")
+        if self._clock.monotonic() - self._crew.waits_since > WAITED_MOST_S:
+            self._crew.give_back("ahead")
         if self._most_urgent is None or self._paused or self._free()[0] > 0:
             return
         old = self._clock.monotonic() - TURN_S
-        long = [h for h in self._busy if not h.express and h.begun_s <= old and not h.stopped]
+        long = [h for h in self._crew.busy if not h.express and h.begun_s <= old and not h.stopped]
         long = [h for h in long if self._most_urgent <= h.task.priority]
         if long and (await self._store.figures(self._clock.now_ms())).oldest_pending_ms is not None:
             min(long, key=lambda h: h.begun_s).stop("turn")

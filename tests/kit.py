@@ -200,7 +200,7 @@ class Town:
     async def crash(self) -> None:
         """Lose the worker pool as a crash would: nothing in hand is settled."""
         pool = self.pool
-        work = [*pool._loops, *pool._work]
+        work = [*pool._loops, *pool._crew.work]
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)

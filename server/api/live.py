@@ -2,9 +2,10 @@
 
 They are told in rounds: a round gives everyone the next frame's worth, from a frame built once for all who read the
 same (a Group), a few sockets in a turn of the event loop. A round that told many is followed by a rest, `REST` times
-as long as it took; what is appended meanwhile goes out as one frame. So however many read and however much happens,
-most of the event loop is left to those who send. Whoever does not keep up is handed to `fall_behind` with its place in
-the log (`told`). A live subscriber has missed nothing between its `told` and `settled` that its filter lets through.
+as long as it took, or until nobody else has anything to do; what is appended meanwhile goes out as one frame. So
+however many read and however much happens, those who send find most of the event loop free. Whoever does not keep up
+is handed to `fall_behind` with its place in the log (`told`). A live subscriber has missed nothing between its `told`
+and `settled` that its filter lets through.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from server.api.frames import Plan, Wire, events_on_wire
 from server.api.subscriber import LIMIT, Group, Subscriber
+from server.api.turns import rest
 from server.clock import Clock
 from server.log import Log, conflate, within
 from server.model import Event
@@ -37,7 +39,7 @@ WRITE_BYTES = TURN_BYTES // TURN_WRITES
 FEW = 16
 """Subscribers that are told at once, and without a rest: it is done before it could be in anybody's way."""
 REST = 2.0
-"""A rest in times of the round before it: telling then takes a third of the event loop's time, at most."""
+"""A rest in times of the round before it: telling leaves two thirds of the event loop's time to those who want it."""
 REST_MOST_S = 0.05
 
 FAILED = "a turn of the stream failed; its subscribers go on from their own place"
@@ -112,9 +114,7 @@ class Live:
         return [self._by_task.setdefault(task_id, set()) for task_id in ids] if ids else [self._broad]
 
     def _touched(self, events: list[Event]) -> Iterable[Group]:
-        """The groups that some of `events` may be for."""
-        if not self._by_task:
-            return tuple(self._broad)
+        """The groups that some of `events` may be for; where nobody asks for a task, those of `_broad`."""
         found: set[Group] = set(self._broad)
         for event in events:
             found |= self._by_task.get(event.task_id, _NONE)
@@ -134,19 +134,19 @@ class Live:
         if self._here > FEW:
             self._busy = True
             self._loop.call_soon(self._begin)  # behind those whose change it is: they are answered first
-        elif len(events) == 1 and events[0].seq == self._position + 1:  # as a rule
-            self._position += 1
-            self._tell_few(events)
         else:
-            self._tell_few()
+            self._tell_few(events)
 
-    def _tell_few(self, events: list[Event] | None = None) -> None:
-        """Tell everyone at once of `events`, which were taken up, or of the next."""
+    def _tell_few(self, events: list[Event]) -> None:
+        """Tell everyone at once of the next frame's worth; `events` are new, and as a rule all of it."""
         try:
-            events = events or self._take_up()
+            if len(events) == 1 and events[0].seq == self._position + 1:
+                self._position += 1
+            else:
+                events = self._take_up()
             last = self._position
-            for group in self._touched(events):
-                if passed := self._passed(group, events):
+            for group in self._touched(events) if self._by_task else tuple(self._broad):
+                if passed := events if group.all else self._passed(group, events):
                     self._tell(group, tuple(group.subs), passed, last, {})
             self.settled = last
         except Exception:
@@ -161,7 +161,7 @@ class Live:
             self._turns = self._round()
             self._go_on()
         else:
-            self._tell_few()
+            self._tell_few([])
 
     def _go_on(self) -> None:
         """A turn of a round that takes several."""
@@ -178,8 +178,7 @@ class Live:
     def _rest(self) -> None:
         """The round is over, and the sockets have been written to, which happens at the end of a turn."""
         if self._loop is not None:
-            rest_s = REST * (perf_counter() - self._began)
-            self._loop.call_later(min(rest_s, REST_MOST_S), self._rested)
+            rest(self._loop, min(REST * (perf_counter() - self._began), REST_MOST_S), self._rested)
 
     def _rested(self) -> None:
         self._busy = self._position < self._log.head
@@ -210,7 +209,7 @@ class Live:
                 group.scanned = events[0].seq - 1
                 group.pacing = self._own(self._pace(group), "stream pace")
             return []
-        return events if group.all else group.plan.filter.of(events)
+        return group.plan.filter.of(events)
 
     def _round(self) -> Iterator[bool]:
         """Tell everyone the next frame's worth of events; yields False where it gives way to the event loop."""
@@ -218,7 +217,7 @@ class Live:
         last = self._position
         room = TURN_BYTES
         for group in self._touched(events):
-            if passed := self._passed(group, events):
+            if passed := events if group.all else self._passed(group, events):
                 for cost in self._tell_all(group, passed, last):
                     room -= cost
                     if room <= 0:

@@ -38,7 +38,7 @@ class Group:
     def __init__(self, plan: Plan, wire: Wire) -> None:
         self.plan = plan
         self.wire = wire
-        self.all = plan.filter.empty
+        self.all = plan.filter.empty and not plan.interval_ms  # they are told of every event as it comes
         self.subs: set[Subscriber] = set()
         # of mode=latest alone:
         self.pacing: asyncio.Task[None] | None = None  # while there is something to tell

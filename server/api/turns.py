@@ -1,19 +1,37 @@
-"""Turns: how work that can wait, a handshake or a step of a catch-up, is kept from holding up what cannot.
+"""Turns and rests: how work that can wait is kept from holding up what cannot.
 
-When a thousand subscribers come back at once, each has something to do in every turn of the event loop. Here they
-queue for it: `AT_ONCE` in a turn, then a rest that is `REST` times as long as they took. A single one need not wait.
+When a thousand subscribers come back at once, each has something to do, a handshake or a step of a catch-up, in every
+turn of the event loop. Here they queue for it: `AT_ONCE` in a turn, then a rest that is `REST` times as long as they
+took, or until nobody else has anything to do. A single one need not wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from time import perf_counter
 
 AT_ONCE = 8
 REST = 2.0
 """What queues here gets a third of the event loop's time, at most."""
 REST_MOST_S = 0.05
+IDLE_S = 0.00005
+"""A turn of the event loop that was so short had nothing in it."""
+
+
+def rest(loop: asyncio.AbstractEventLoop, seconds: float, then: Callable[[], None]) -> None:
+    """Call `then` after `seconds`, or as soon as nobody else had anything to do in a turn of the event loop."""
+    begun = perf_counter()
+
+    def look(before: float) -> None:
+        now = perf_counter()
+        if now - before < IDLE_S or now - begun >= seconds:
+            then()
+        else:
+            loop.call_soon(look, now)
+
+    loop.call_soon(look, begun)
 
 
 class Turns:
@@ -48,8 +66,7 @@ class Turns:
 
     def _rest(self) -> None:
         if self._loop:
-            rest_s = REST * (perf_counter() - self._began)
-            self._loop.call_later(min(rest_s, REST_MOST_S), self._next)
+            rest(self._loop, min(REST * (perf_counter() - self._began), REST_MOST_S), self._next)
 
     def _next(self) -> None:
         self._left = AT_ONCE

@@ -72,6 +72,10 @@ class Store:
         Raises StoreUnavailable: then it was not written, or, where no answer came in time, may have been; whoever
         tries again must be able to bear that it was.
         """
+        return await self.submit(op)
+
+    def submit(self, op: Op) -> asyncio.Future[Any]:
+        """The same for whoever does not wait: what `apply` would give or raise is the future's. Raises it too."""
         loop = asyncio.get_running_loop()
         op.done = loop.create_future()
         op.since = perf_counter()
@@ -79,7 +83,7 @@ class Store:
         self._asked.append(op)
         if self._look is None:
             self._look = loop.call_later(LOOK_S, self._overdue, loop)
-        return await op.done
+        return op.done
 
     def _overdue(self, loop: asyncio.AbstractEventLoop) -> None:
         """Tell no to those whom storage has kept waiting too long: one timer for all costs less than one for each."""
@@ -99,6 +103,9 @@ class Store:
                 op.done.set_result(result)
             elif op.late:
                 op.late(result)
+        asked = self._asked
+        while asked and asked[0].done.done():
+            asked.popleft()
         if events:
             for told in self.on_commit:
                 told(events)

@@ -199,7 +199,7 @@ async def task(tx: Tx, task_id: str) -> NotificationTask | None:
     return task_of(rows[0]) if rows else None
 
 
-class Chunk(Struct, frozen=True):
+class Chunk(Struct, frozen=True, gc=False):
     """Some neighbouring recipients of a task with all outcomes recorded for them."""
 
     n: int  # the first one's ordinal

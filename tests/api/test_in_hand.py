@@ -276,6 +276,34 @@ async def test_a_post_that_was_told_no_and_is_stored_after_all_is_sent_at_once(t
         assert (await town.until_status(task["id"], "completed"))["attempts"] == 1
 
 
+async def test_a_task_that_is_being_stored_keeps_no_worker_from_those_that_wait(tmp_path: Path) -> None:
+    async with running(tmp_path, QUEUE__WORKERS="1", QUEUE__EXPRESS_WORKERS="0") as town:
+        for number in range(50):  # quick ones, so that more is claimed than there are workers
+            await town.send("infra", [jean(number, canal="app")])
+            await town.until_idle()
+        email, app = town.service("email"), town.service("app")
+        email.hold()
+        await town.send("infra", [jean(1)])
+        waiting = await town.send("infra", [jean(2, canal="app")])
+        await town.until(lambda: waiting in town.pool.hands)
+        stall = Stall(threading.Event())
+        stalled = asyncio.ensure_future(town.store.apply(stall))
+        await town.until(stall.begun.is_set)
+        body = {"titre": "t", "message": "m", "utilisateurs": [jean(3, canal="app")]}
+        posted = asyncio.ensure_future(town.post("/api/notifications/infra", body))
+        await town.until(lambda: town.pool._taking)
+
+        email.release()
+        await calls(app, 1)
+
+        assert app.reached == ["u2"]
+        stall.go.set()
+        await stalled
+        assert (await posted).status == 202
+        await town.until_idle()
+        assert app.reached == ["u2", "u3"]
+
+
 async def test_who_is_being_called_as_a_task_is_cancelled_is_not_called_again_by_its_retry(tmp_path: Path) -> None:
     async with running(tmp_path, DELIVERY__CONCURRENCY="2") as town:
         email = town.service("email")
@@ -285,7 +313,7 @@ async def test_who_is_being_called_as_a_task_is_cancelled_is_not_called_again_by
         await town.post(f"/api/queue/tasks/{task_id}/cancel")
         await town.post(f"/api/queue/tasks/{task_id}/retry")
         await town.until(lambda: task_id in town.pool.hands and town.pool.hands[task_id].task.run == 2)
-        await asyncio.wait(town.pool._work, timeout=0.1)
+        await asyncio.wait(town.pool._crew.work, timeout=0.1)
         email.release()
 
         task = await town.until_status(task_id, "completed")

@@ -7,7 +7,6 @@ import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -93,8 +92,7 @@ async def test_what_is_committed_while_the_telling_of_many_rests_is_one_frame(
     crowd = [await kit.open() for _ in range(FEW + 1)]
     for ws in crowd:
         await frame(ws)
-    soon = asyncio.get_running_loop().call_soon
-    monkeypatch.setattr(kit.hub.live, "_loop", Mock(call_soon=soon, call_later=lambda _, go: rests.append(go)))
+    monkeypatch.setattr("server.api.live.rest", lambda _, seconds, then: rests.append(then))
     for _ in range(5):  # in one turn of the event loop
         kit.commit(2)
     assert [seqs([await frame(ws)]) for ws in crowd] == [list(range(101, 111))] * len(crowd)

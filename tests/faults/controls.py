@@ -75,13 +75,13 @@ async def _two_owners(town: Town) -> list[str]:
     task_id = await town.send()
     await town.until(lambda: len(far_end.gates) == 1)
     first = town.pool.hands.pop(task_id)  # forgotten by its pool, and still at work
-    (work,) = [work for work, hand in town.pool._work.items() if hand is first]
+    first.gone = asyncio.Event()
     await town.lose_leases()
     await town.store.apply(Sweep(town.clock.now_ms()))
     await town.until(lambda: len(far_end.gates) == 2)  # the second owner's call is on the wire, too
     town.pool.hands.pop(task_id)  # what one node has in hand it does not begin again; a third node would
     far_end.gates[0].set()
-    await work
+    await first.gone.wait()
     if (await town.task(task_id))["status"] == "pending":  # the first owner gave away what was not its own
         town.clock.turn(1)
         await town.until(lambda: len(far_end.gates) == 3)

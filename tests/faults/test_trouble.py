@@ -91,7 +91,7 @@ async def test_no_call_begins_once_a_cancel_has_been_answered(town: Town):
         called = len(service.calls) - begun
         assert answer.status in (200, 409)
         await town.until_idle()
-        await asyncio.gather(*town.pool._work)
+        await asyncio.gather(*town.pool._crew.work)
         assert len(service.calls) - begun == called
         task = await town.task(task_id)
         assert task["result"]["utilisateurs_notifies"] == called

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from unittest.mock import Mock
 
 import pytest
 
-from server.api.turns import AT_ONCE, Turns
+from server.api import turns as module
+from server.api.turns import AT_ONCE, Turns, rest
 
 
 async def test_a_few_go_at_once_and_the_others_in_order_after_a_rest(monkeypatch: pytest.MonkeyPatch):
     rests: list[Callable[[], None]] = []
-    loop = asyncio.get_running_loop()
-    monkeypatch.setattr(
-        "server.api.turns.asyncio.get_running_loop",
-        lambda: Mock(
-            call_soon=loop.call_soon, call_later=lambda _, go: rests.append(go), create_future=loop.create_future
-        ),
-    )
+    monkeypatch.setattr("server.api.turns.rest", lambda _, seconds, then: rests.append(then))
     turns, gone = Turns(), list[int]()
 
     async def work(n: int) -> None:
@@ -41,3 +35,40 @@ async def test_a_few_go_at_once_and_the_others_in_order_after_a_rest(monkeypatch
     rests.pop()()
     await work(99)
     assert gone[-1] == 99
+
+
+class Hands:
+    """A clock and an event loop's queue that a test turns: each turn takes as long as it says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.now = 0.0
+        self.queue: list[tuple[Callable[..., None], tuple[object, ...]]] = []
+        monkeypatch.setattr(module, "perf_counter", lambda: self.now)
+
+    def call_soon(self, call: Callable[..., None], *arguments: object) -> None:
+        self.queue.append((call, arguments))
+
+    def turn(self, seconds: float) -> None:
+        self.now += seconds
+        waiting, self.queue = self.queue, []
+        for call, arguments in waiting:
+            call(*arguments)
+
+
+def test_a_rest_lasts_as_long_as_others_have_something_to_do(monkeypatch: pytest.MonkeyPatch):
+    hands, over = Hands(monkeypatch), list[float]()
+    rest(hands, 0.01, lambda: over.append(hands.now))  # type: ignore[arg-type]
+    for _ in range(9):
+        hands.turn(0.001)
+    assert over == []
+    hands.turn(0.001)
+    assert over == [pytest.approx(0.01)]
+    assert hands.queue == []
+
+
+def test_a_rest_is_over_once_nobody_else_has_anything_to_do(monkeypatch: pytest.MonkeyPatch):
+    hands, over = Hands(monkeypatch), list[float]()
+    rest(hands, 0.01, lambda: over.append(hands.now))  # type: ignore[arg-type]
+    hands.turn(0.001)
+    hands.turn(0.00001)
+    assert over == [pytest.approx(0.00101)]
