@@ -149,19 +149,23 @@ class Log:
                 return
             if events[0].seq != self.head + 1:
                 self._restart(events[0].seq)
-        ring, size, taken = self._ring, self._size, self._bytes
+        ring, size, taken, first = self._ring, self._size, self._bytes, self._first
         for event in events:
             slot = event.seq % size
             if (old := ring[slot]) is not None:
                 taken -= len(old.body) + OVERHEAD
             ring[slot] = event
             taken += len(event.body) + OVERHEAD
-        self._bytes = taken
-        self.head = head = event.seq
-        if self._first <= head - size:
-            self._first = head - size + 1
-        while self._bytes > self._most_bytes and self._first < head:
-            self._drop()
+        head = event.seq
+        if first <= head - size:
+            first = head - size + 1
+        while taken > self._most_bytes and first < head:
+            slot = first % size
+            if (old := ring[slot]) is not None:
+                taken -= len(old.body) + OVERHEAD
+                ring[slot] = None
+            first += 1
+        self._bytes, self._first, self.head = taken, first, head
         if self._waiter:
             self._waiter.set_result(None)
             self._waiter = None
@@ -169,16 +173,10 @@ class Log:
             told(events)
 
     def _restart(self, first: int) -> None:
-        while self._first <= self.head:
-            self._drop()
+        """Begin anew: the ring holds nothing before `first`."""
+        self._ring = [None] * self._size
+        self._bytes = 0
         self._first = first
-
-    def _drop(self) -> None:
-        slot = self._first % self._size
-        if (old := self._ring[slot]) is not None:
-            self._bytes -= len(old.body) + OVERHEAD
-            self._ring[slot] = None
-        self._first += 1
 
     def trimmed(self, oldest: int) -> None:
         """Retention has removed everything before `oldest`."""

@@ -104,6 +104,10 @@ class Writer(logging.Handler):
         self._thread = threading.Thread(target=self._run, name="tocsin-log", daemon=True)
         self._thread.start()
 
+    def createLock(self) -> None:
+        """None: `emit` needs no lock, and to take one costs as much as it does."""
+        self.lock = None
+
     def emit(self, record: logging.LogRecord) -> None:
         if len(self._waiting) >= MOST_WAITING:
             self._dropped += 1

@@ -72,9 +72,9 @@ class Hub:
         self._nobody = asyncio.Event()
         self._nobody.set()
         self.live = Live(log, clock, self._fall_behind, self.own)
-        self._stats = StatsFeed(stats_source, clock, self.own)
+        self._stats = StatsFeed(stats_source, clock, self.own, log.on_append)
         self.cut_off = 0  # because they read nothing
-        log.on_append += [self.live.appended, self._stats.changed]
+        log.on_append.append(self.live.appended)
 
     # --- life ------------------------------------------------------------------------------------------
 

@@ -175,10 +175,12 @@ def on_wire(wire: Wire, payload: bytes, to: int | None = None) -> bytes:
 
 def events_on_wire(wire: Wire, first: int, last: int, events: list[Event]) -> bytes:
     """An Events frame as it goes into the socket."""
-    if len(events) == 1 and wire == "websocket":  # copied once; most frames are so
-        head = b'{"kind":"events","from":%d,"to":%d,"events":[' % (first, last)
+    if len(events) == 1 and wire == "websocket":  # most frames are so
         body = events[0].body
-        return b"".join((_ws_head(len(head) + len(body) + 2), head, body, b"]}"))
+        head = b'{"kind":"events","from":%d,"to":%d,"events":[' % (first, last)
+        size = len(head) + len(body) + 2
+        ws = pack("!BBH", 0x81, 126, size) if 126 <= size < 65536 else _ws_head(size)
+        return b"".join((ws, head, body, b"]}"))  # copied once
     return on_wire(wire, events_frame(first, last, events), last)
 
 

@@ -67,6 +67,7 @@ class Live:
         self._groups: dict[tuple[Plan, Wire], Group] = {}
         self._broad: set[Group] = set()  # those that any event may be for
         self._by_task: dict[str, set[Group]] = {}
+        self._few: list[tuple[Group, tuple[Subscriber, ...]]] | None = None  # `_broad` and who is in it, while few are
 
     def start(self) -> None:
         """Begin with what is appended from now on."""
@@ -90,6 +91,7 @@ class Live:
         group.subs.add(sub)
         sub.group = group
         self._here += 1
+        self._few = None
 
     def leave(self, sub: Subscriber) -> None:
         """Forget `sub`."""
@@ -98,6 +100,7 @@ class Live:
             return
         group.subs.discard(sub)
         self._here -= 1
+        self._few = None
         if group.subs:
             return
         del self._groups[group.plan, group.wire]
@@ -114,8 +117,8 @@ class Live:
         return [self._by_task.setdefault(task_id, set()) for task_id in ids] if ids else [self._broad]
 
     def _touched(self, events: list[Event]) -> Iterable[Group]:
-        """The groups that some of `events` may be for; where nobody asks for a task, those of `_broad`."""
-        found: set[Group] = set(self._broad)
+        """The groups that some of `events` may be for."""
+        found = set(self._broad)
         for event in events:
             found |= self._by_task.get(event.task_id, _NONE)
         return found
@@ -145,14 +148,17 @@ class Live:
             else:
                 events = self._take_up()
             last = self._position
-            for group in self._touched(events) if self._by_task else tuple(self._broad):
+            if self._by_task or self._few is None:
+                self._few = [(group, tuple(group.subs)) for group in self._touched(events)]
+            for group, subs in self._few:
                 if passed := events if group.all else self._passed(group, events):
-                    self._tell(group, tuple(group.subs), passed, last, {})
+                    self._tell(group, subs, passed, last)
             self.settled = last
         except Exception:
             log.exception(FAILED)
             self._all_fall_behind()
-        self._rested()
+        if self._busy or self._position < self._log.head:
+            self._rested()
 
     def _begin(self) -> None:
         """Begin a round."""
@@ -229,27 +235,23 @@ class Live:
         """Tell everyone in `group`, a turn's worth at a time; yields what that cost, in bytes."""
         cost = WRITE_BYTES + sum([len(event.body) for event in events])
         at_once = max(1, TURN_BYTES // cost)
-        frames: dict[int, bytes] = {}
         subs = list(group.subs)
         for n in range(0, len(subs), at_once):
             some = subs[n : n + at_once]
-            self._tell(group, some, events, last, frames)
+            self._tell(group, some, events, last)
             yield cost * len(some)
 
-    def _tell(
-        self, group: Group, subs: Sequence[Subscriber], events: list[Event], last: int, frames: dict[int, bytes]
-    ) -> None:
-        """Write one frame up to `last` to `subs` of `group`; `events` are what passed its filter.
-
-        `frames` keeps what was built, by the place of those it is for.
-        """
+    def _tell(self, group: Group, subs: Sequence[Subscriber], events: list[Event], last: int) -> None:
+        """Write one frame up to `last` to `subs` of `group`; `events` are what passed its filter."""
+        data, built_for = b"", -1  # as a rule all have been told of the same
         for sub in subs:
             told = sub.told
             if sub.group is not group or told >= last:  # gone, or come later, while others were written to
                 continue
-            data = frames.get(told)
-            if data is None:
-                data = frames[told] = _frame(group.wire, told, last, events)
+            if told != built_for:
+                built_for = told
+                unseen = events if told < events[0].seq else [event for event in events if event.seq > told]
+                data = events_on_wire(group.wire, told + 1, last, unseen) if unseen else b""
             if not data or sub.is_closing():
                 continue
             if sub.buffered() > LIMIT:
@@ -303,12 +305,3 @@ class Live:
             if position < last:
                 await asyncio.sleep(0)
         return newest
-
-
-def _frame(wire: Wire, told: int, last: int, events: list[Event]) -> bytes:
-    """`events` behind `told`, as a frame up to `last`; empty if there are none."""
-    if events[0].seq <= told:
-        events = [event for event in events if event.seq > told]
-        if not events:
-            return b""
-    return events_on_wire(wire, told + 1, last, events)

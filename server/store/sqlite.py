@@ -54,7 +54,7 @@ WORDS = {
     "{bytes}": "",
     "{free}": "TRUE",
 }
-SIZES = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
+SIZES = (64, 48, 32, 24, *range(16, 0, -1))
 """Rows that one statement takes: few sizes, so that each is prepared but once, and any number soon put together."""
 _values = re.compile(r"(\s*(?:INSERT|UPDATE).*?\bVALUES )(\([^()]*\))((?!.*RETURNING).*)", re.S)
 BUSY_S = 0.005  # a few commits: see Pace
@@ -243,7 +243,7 @@ class SqliteEngine:
             raise StoreRefused(f"{self.path}: a database, but not Tocsin's; name another file in store.url")
 
     def _connect(self, flags: int) -> apsw.Connection:
-        connection = apsw.Connection(str(self.path), flags=flags, vfs=self._vfs, statementcachesize=256)
+        connection = apsw.Connection(str(self.path), flags=flags, vfs=self._vfs, statementcachesize=512)
         connection.set_busy_timeout(BUSY_MS)
         connection.execute("PRAGMA cache_size = -16384")
         connection.execute("PRAGMA temp_store = MEMORY")

@@ -32,6 +32,7 @@ from aiohttp import web
 from server.api import live, stream
 from server.api.fanout import Hub
 from server.clock import SystemClock
+from server.commands.serve import calm_collector
 from server.http.auth import hash_of
 from server.http.front import keyring_context, setup
 from server.http.routes import Routes
@@ -51,6 +52,7 @@ BODY = (
     '"result":{"success":true,"type":"meteo","utilisateurs_notifies":2,"utilisateurs_total":2,"non_joints":0,'
     '"ignores":0,"doublons":0}}}'
 )
+BYTES = BODY.encode()
 BURSTS = {  # events per commit, and whether the next one waits until all are told
     "1 event per commit, a frame each": (1, 1),
     "1 event per commit, as they come": (1, 0),
@@ -131,6 +133,7 @@ class Tocsin:
         app.on_cleanup.append(lambda _: store.close())
         await self.log.open()
         self.hub = app[stream.HUB] = Hub(self.log, self.clock, events, node="n", version="1", stats_source=self.stats)
+        self.live = self.hub.live
         app.on_shutdown.append(stream.close_streams)
         routes = Routes()
         routes.extend(stream.routes)
@@ -141,20 +144,16 @@ class Tocsin:
         return {}
 
     async def tell(self, n: int, *, each: bool) -> None:
-        """Append `n` events, as one commit does; with `each`, wait until they are on their way, and do not rest."""
-        live.REST = 0.0 if each else REST
+        """Append `n` events, as one commit does; with `each`, wait until they are on their way."""
         first = self.log.head + 1
-        self.log.append(
-            [
-                Event(
-                    seq, 0, "task.completed", "t", "meteo", "completed", 2, (BODY % (seq, time.monotonic_ns())).encode()
-                )
-                for seq in range(first, first + n)
-            ]
-        )
-        assert self.hub
-        while each and self.hub.live.settled < self.log.head:
+        self.log.append([self.event(seq) for seq in range(first, first + n)] if n > 1 else [self.event(first)])
+        while each and self.live.settled < self.log.head:
             await asyncio.sleep(0)
+
+    @staticmethod
+    def event(seq: int) -> Event:
+        body = BYTES % (seq, time.monotonic_ns())
+        return Event(seq, 0, "task.completed", "t", "meteo", "completed", 2, body)
 
     @property
     def there(self) -> int:
@@ -186,8 +185,7 @@ async def serve(which: str) -> None:
             await asyncio.get_running_loop().connect_read_pipe(
                 lambda: asyncio.StreamReaderProtocol(lines), os.fdopen(0, "rb")
             )
-            gc.collect()
-            gc.freeze()
+            calm_collector()
             while line := (await lines.readline()).decode().split():
                 print(await obey(side, line), flush=True)
 
@@ -204,6 +202,7 @@ async def obey(side: Bare | Tocsin, line: list[str]) -> float:
             gc.collect()
             return rss_kib()
         case ["burst", n, at_once, each]:
+            live.REST = 0.0 if each == "1" else REST
             began = time.monotonic_ns()
             for _ in range(int(n) // int(at_once)):
                 await side.tell(int(at_once), each=each == "1")
@@ -212,6 +211,7 @@ async def obey(side: Bare | Tocsin, line: list[str]) -> float:
         case ["cpu"]:
             return time.process_time()
         case ["paced", rate, n]:
+            live.REST = REST
             loop = asyncio.get_running_loop()
             start = loop.time()
             for i in range(int(n)):
