@@ -21,7 +21,7 @@ import uvloop
 from tests.bench import chart
 from tests.bench.kit import LOAD_CORE, ROOT, Row, machine, missing
 
-PARTS = ("post", "drain", "raw", "growth", "fanout", "page", "smtp", "cluster", "peers")
+PARTS = ("post", "ladder", "drain", "raw", "growth", "fanout", "page", "smtp", "cluster", "peers")
 RESULTS = Path(__file__).parent / "results"
 COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
