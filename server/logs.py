@@ -104,9 +104,11 @@ class Writer(logging.Handler):
         self._thread = threading.Thread(target=self._run, name="tocsin-log", daemon=True)
         self._thread.start()
 
-    def createLock(self) -> None:
-        """None: `emit` needs no lock, and to take one costs as much as it does."""
-        self.lock = None
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Take in `record`, without the lock: `emit` needs none, and to take one costs as much as it does."""
+        if passes := bool(self.filter(record)):
+            self.emit(record)
+        return passes
 
     def emit(self, record: logging.LogRecord) -> None:
         if len(self._waiting) >= MOST_WAITING:

@@ -59,6 +59,19 @@ def logging_to(stream: io.StringIO) -> Iterator[logging.Logger]:
         root.setLevel(level)
 
 
+def test_a_line_is_written_where_a_handler_enters_its_lock_itself(monkeypatch: pytest.MonkeyPatch):
+    def handle(self: logging.Handler, record: logging.LogRecord) -> bool:  # as in Python 3.13 and later
+        with self.lock:  # type: ignore[union-attr]
+            self.emit(record)
+        return True
+
+    monkeypatch.setattr(logging.Handler, "handle", handle)
+    out = io.StringIO()
+    with logging_to(out) as log:
+        log.warning("here")
+    assert "here" in out.getvalue()
+
+
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines() if "tocsin" in line]
 
