@@ -37,6 +37,7 @@ CLOSES = {
     1007: "invalid UTF-8",
     1008: "key or session revoked, or more than 100 commands a minute",
     1009: "a command over 4 KiB",
+    1011: "a fault of the server's; come back with `since`",
     1013: "nothing was read for `events.stall_s`",
 }
 ABOUT = """Every event that the filter matches, in `seq` order, without a gap or a repeat. Reconnect with `since` \

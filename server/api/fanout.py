@@ -218,6 +218,15 @@ class Hub:
             sub.serving = self.own(self._serve(sub, cursor), "stream catch-up")
 
     async def _serve(self, sub: Subscriber, cursor: Cursor) -> None:
+        """Read to `sub` until it has caught up; where that fails it is closed, to come back from its own place."""
+        try:
+            await self._read_to(sub, cursor)
+        except Exception:
+            log.exception("a stream catch-up failed; its subscriber is closed")
+            sub.serving = None
+            self.end(sub, 1011)
+
+    async def _read_to(self, sub: Subscriber, cursor: Cursor) -> None:
         """Read to `sub` at its own pace until it has caught up."""
         while sub.is_open():
             try:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from server.api.live import FEW, FRAME_BYTES
 from server.api.subscriber import LIMIT
 from server.log import Filter
-from tests.api.stream_kit import Desk, desk, frame, read_to, seqs, settle
+from tests.api.stream_kit import Desk, close_code, desk, frame, read_to, seqs, settle
 
 FILTERS = [
     ("", Filter()),
@@ -186,3 +186,20 @@ async def test_storage_that_fails_for_a_while_costs_a_follower_nothing(tmp_path:
         failing[0] = False
         kit.clock.turn(1)
         assert seqs(await read_to(ws, 600)) == list(range(1, 601))
+
+
+async def test_a_follower_whose_catch_up_fails_is_closed_rather_than_left_in_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    async with desk(tmp_path, ring=16, events=600) as kit:
+        read = kit.shelf.events_after
+
+        async def events_after(seq: int, limit: int) -> list[Any]:
+            raise ValueError("a line that cannot be read")
+
+        kit.shelf.events_after = events_after  # type: ignore[method-assign]
+        ws = await kit.open("since=300")
+        assert await close_code(ws) == 1011
+        assert "catch-up failed" in caplog.text
+        kit.shelf.events_after = read  # type: ignore[method-assign]
+        assert seqs(await read_to(await kit.open("since=300"), 600)) == list(range(301, 601))
