@@ -91,12 +91,16 @@ class StatsFeed:
                 continue
             try:
                 stats = await self._source()
+                payload = encode(Stats(msgspec.Raw(stats) if isinstance(stats, bytes) else stats))
             except StoreUnavailable as error:
                 log.warning("no statistics: %s", error)
                 await self._clock.sleep(1)
                 self._wake.set()
                 continue
-            payload = encode(Stats(msgspec.Raw(stats) if isinstance(stats, bytes) else stats))
+            except Exception:
+                log.exception("no statistics; they are looked at again at the next change")
+                await self._clock.sleep(1)
+                continue
             if payload != self._payload:
                 self._payload = payload
                 self._n += 1

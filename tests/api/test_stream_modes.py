@@ -236,6 +236,20 @@ async def test_statistics_come_at_once_and_on_change_at_most_four_a_second(kit: 
     silent.cancel()
 
 
+async def test_statistics_go_on_after_a_look_at_them_failed(kit: Desk, caplog: pytest.LogCaptureFixture):
+    ws = await kit.open("stats=1&type=none")
+    await frame(ws), await frame(ws)
+    kit.stats = {"total_tasks": object()}  # nothing that could be sent
+    kit.commit()
+    await kit.turn(0.25)
+    assert "statistics" in caplog.text
+    kit.stats = {"total_tasks": 2}
+    kit.commit()
+    waiting = asyncio.create_task(frame(ws))
+    await kit.turn(1)
+    assert (await waiting)["stats"] == {"total_tasks": 2}
+
+
 async def test_a_heartbeat_carries_a_filtered_subscriber_along(kit: Desk):
     ws = await kit.open("type=none")
     await frame(ws)
