@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 from unittest.mock import patch
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from server.api.fanout import Hub
-from server.api.frames import StreamQuery
+from server.api.frames import Mode, StreamQuery
 from server.api.live import FEW
 from server.api.subscriber import LIMIT, Subscriber
 from server.log import Log
@@ -88,9 +89,9 @@ QUERIES = [
     StreamQuery(task_id=["task-3", "task-4"]),
     StreamQuery(task_id=["task-3"], type=["meteo"], stats=True),
     StreamQuery(type=["none"]),
-    StreamQuery(mode="latest", interval_ms=50),
-    StreamQuery(mode="latest", interval_ms=200, type=["infra", "meteo"]),
-    StreamQuery(mode="latest", task_id=["task-3", "task-5"]),
+    StreamQuery(mode=Mode.LATEST, interval_ms=50),
+    StreamQuery(mode=Mode.LATEST, interval_ms=200, type=["infra", "meteo"]),
+    StreamQuery(mode=Mode.LATEST, task_id=["task-3", "task-5"]),
 ]
 
 
@@ -135,7 +136,7 @@ class Reader:
         self.look()
         mine = [each for each in log if each.seq > self.start and self.only.passes(each)]
         assert self.at == self.hub.log.head
-        if self.query.mode == "events":
+        if self.query.mode is Mode.EVENTS:
             assert self.seen == [each.seq for each in mine]
         else:
             last = {each.task_id or each.seq: each.seq for each in mine}
@@ -149,7 +150,8 @@ place = st.one_of(st.none(), st.integers(0, 80))
 step = st.one_of(
     st.tuples(st.just("commit"), st.integers(1, 3)),
     st.tuples(st.just("commit"), st.integers(1, 40)),
-    st.tuples(st.just("commit"), st.just(1)),
+    st.tuples(st.just("trickle"), st.integers(2, 15), st.integers(0, 3), st.sampled_from([0, 0.25])),
+    st.tuples(st.just("trickle"), st.integers(2, 15), st.just(0), st.just(0)),
     st.tuples(st.just("commit"), st.sampled_from([300, 700])),
     st.tuples(st.just("big"), st.integers(1, 8)),
     st.tuples(st.just("miss"), st.integers(1, 5)),
@@ -168,7 +170,7 @@ step = st.one_of(
 )
 
 
-async def story(steps: list[Any], ring: int, ring_bytes: int, breaks: bool, few: int) -> None:
+async def story(steps: list[Any], draw: random.Random, ring: int, ring_bytes: int, breaks: bool, few: int) -> None:
     clock, shelf = TurnedClock(), Shelf()
     shelf.events = [event(n + 1) for n in range(30)]
     log = Log(shelf, ring, clock, ring_bytes=ring_bytes)
@@ -183,7 +185,7 @@ async def story(steps: list[Any], ring: int, ring_bytes: int, breaks: bool, few:
     readers: list[Reader] = []
 
     def commit(count: int, missed: int = 0, **given: Any) -> None:
-        events = [event(log.head + 1 + i, **given) for i in range(count)]
+        events = [event(log.head + 1 + i, draw, **given) for i in range(count)]
         shelf.events += events
         n[0] += 1
         log.append(events[missed:])
@@ -195,6 +197,11 @@ async def story(steps: list[Any], ring: int, ring_bytes: int, breaks: bool, few:
         for name, *rest in steps:
             if name == "commit":
                 commit(rest[0])
+            elif name == "trickle":
+                for _ in range(rest[0]):
+                    commit(1)
+                    await settle(rest[1])
+                    clock.turn(rest[2])
             elif name == "big":
                 commit(rest[0], titre="x" * 30_000)
             elif name == "miss":
@@ -267,17 +274,20 @@ async def story(steps: list[Any], ring: int, ring_bytes: int, breaks: bool, few:
 
 @settings(max_examples=60)
 @given(
-    steps=st.lists(step, min_size=3, max_size=40), ring=st.sampled_from([1, 16, 64, 1024]),
+    steps=st.lists(step, min_size=3, max_size=40), seed=st.integers(0, 2**32), ring=st.sampled_from([1, 16, 64, 1024]),
     ring_bytes=st.sampled_from([1, 20_000, 100_000, 10_000_000]), few=st.sampled_from([2, FEW]),
 )  # fmt: skip
-def test_each_is_told_its_part_of_the_log(steps, ring, ring_bytes, few):
-    asyncio.run(story(steps, ring, ring_bytes, False, few))
+@example([("join", 3, None)] + [("trickle", 15, 0, 0)] * 4, 1, 64, 10_000_000, FEW)  # one that asks for two tasks
+@example([("join", 0, None), ("commit", 1), ("join", 2, None), ("trickle", 15, 0, 0)], 1, 64, 10_000_000, FEW)
+@example([("join", 6, None), ("trickle", 5, 3, 0.25)], 1, 64, 10_000_000, FEW)
+def test_each_is_told_its_part_of_the_log(steps, seed, ring, ring_bytes, few):
+    asyncio.run(story(steps, random.Random(seed), ring, ring_bytes, False, few))
 
 
 @settings(max_examples=60)
 @given(
-    steps=st.lists(step, min_size=3, max_size=40), ring=st.sampled_from([16, 64, 1024]),
+    steps=st.lists(step, min_size=3, max_size=40), seed=st.integers(0, 2**32), ring=st.sampled_from([16, 64, 1024]),
     few=st.sampled_from([2, FEW]),
 )  # fmt: skip
-def test_a_socket_that_fails_costs_nobody_anything(steps, ring, few):
-    asyncio.run(story(steps, ring, 10_000_000, True, few))
+def test_a_socket_that_fails_costs_nobody_anything(steps, seed, ring, few):
+    asyncio.run(story(steps, random.Random(seed), ring, 10_000_000, True, few))
