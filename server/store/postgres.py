@@ -276,13 +276,13 @@ class PostgresEngine:
             self._wake.clear()
             while self._waiting:
                 began = perf_counter()
-                ops: list[Op] = []
+                ops: dict[Op, None] = {}  # in order; one that was told no and handed over again may wait twice
                 while self._waiting and len(ops) < MAX_BATCH:
                     op = self._waiting.popleft()
                     if not op.done.done():
-                        ops.append(op)
+                        ops[op] = None
                 if ops:
-                    await self._commit(ops)
+                    await self._commit(list(ops))
                     if rest_s := pace.rest_s(began - waits, perf_counter() - began):
                         await asyncio.sleep(rest_s)
                 waits = perf_counter()

@@ -278,16 +278,16 @@ class SqliteEngine:
             waits = perf_counter()
             op = waiting.get()
             began = perf_counter()
-            ops: list[Op] = []
+            ops: dict[Op, None] = {}  # in order; one that was told no and handed over again may wait twice
             while True:
                 closing = closing or op is None
                 if op is not None and not op.done.done():  # given up by its caller while it waited
-                    ops.append(op)
+                    ops[op] = None
                 if len(ops) == MAX_BATCH or waiting.empty():
                     break
                 op = waiting.get()
             if ops:
-                self._commit(connection, ops)
+                self._commit(connection, list(ops))
                 self._checkpointer.finish(connection)
                 if rest_s := pace.rest_s(began - waits, perf_counter() - began):
                     sleep(rest_s)

@@ -1,0 +1,86 @@
+"""What storage was too slow for: whoever waited was told no, and hands it over again while it still waits there."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uuid_utils
+
+from server.model import Failure, NotificationTask, Outcome, Priority, Recipient, Status, Word
+from server.store import StoreUnavailable, open_store
+from server.store.engine import Op
+from server.store.rows import chunk_cell
+from server.store.settle import End, Settle
+from server.store.writes import Claim, Enqueue
+from tests.api.test_in_hand import Stall, calls, passing
+from tests.kit import running
+from tests.stores import store_url
+
+
+async def test_an_end_that_was_told_no_and_waits_to_be_stored_twice_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as town:
+        email = town.service("email")
+        email.hold()
+        task_id = await town.send("infra")
+        await calls(email, 1)
+        stall = Stall(threading.Event())
+        stalled = asyncio.ensure_future(town.store.apply(stall))
+        await town.until(stall.begun.is_set)
+        submit = town.store.submit
+        handed_over: list[Op] = []
+
+        def noted(op: Op) -> asyncio.Future[Any]:
+            if isinstance(op, Settle):
+                handed_over.append(op)
+            return submit(op)
+
+        monkeypatch.setattr(town.store, "submit", noted)
+        email.release()
+        await town.until(lambda: handed_over)
+        handed_over[0].done.set_exception(StoreUnavailable("no answer from storage"))
+        await passing(town, lambda: len(handed_over) == 2)
+        stall.go.set()
+        await stalled
+        await town.until_status(task_id, "completed")
+        await town.until(lambda: not town.pool.hands)
+
+        assert await town.events(task_id) == ["task.enqueued", "task.started", "task.completed"]
+        stats = (await town.json("/api/queue/stats"))["stats"]
+        assert (stats["total_processed"], stats["current_queue_size"], stats["tasks_by_status"]["completed"]) == (
+            1,
+            0,
+            1,
+        )
+
+
+async def test_what_stands_in_the_queue_twice_is_done_once(both_engines: str, tmp_path: Path) -> None:
+    store = open_store(await store_url(tmp_path), tmp_path)
+    await store.open()
+    try:
+        task = NotificationTask(
+            id=str(uuid_utils.uuid7()), type="infra", status=Status.PENDING, priority=Priority.NORMALE, titre="t",
+            message="m", total=1, created_ms=1, place_ms=1,
+        )  # fmt: skip
+        cell = chunk_cell([Recipient(id="u1", nom="Jean", email="jean@example.org")])
+        await store.apply(Enqueue(task, [(0, cell)], 1_000))
+        [held] = (await store.apply(Claim(1, 30_000, "n", 1, 0))).tasks
+        sent = Outcome(n=0, run=1, round=1, attempt=1, channel="email", word=Word.SENT)
+        settle = Settle(task.id, held.fence, 2, [sent], 0, End(Failure(kind="unreached")), known=held)
+        first = store.submit(settle)
+        first.set_exception(StoreUnavailable("no answer from storage"))
+        assert first.exception()
+
+        after = await store.submit(settle)
+
+        assert after.status is Status.COMPLETED
+        assert [event.kind for event in await store.events_of(task.id, 0, 10)][2:] == ["task.completed"]
+        tally = (await store.figures(3)).tally
+        assert {status: n for (_, _, status), n in tally.items() if n} == {"completed": 1}
+    finally:
+        await store.close()
