@@ -15,7 +15,7 @@ from itertools import count
 from typing import Any
 
 from server.clock import Clock, sleep_or
-from server.dispatch import Hand
+from server.dispatch import KEEP_PLACE, Hand
 from server.model import NotificationTask, Priority
 from server.store import Store, StoreUnavailable
 from server.store.settle import Settle
@@ -47,7 +47,8 @@ class Crew:
         self._told_settled = settled
         self._numbers: list[int] = []  # heap: of workers that were at work before and are not now
         self._more_numbers = count(1)
-        self._waiting: list[tuple[int, int, str, Hand]] = []  # heap, the most urgent first
+        self._waiting: list[tuple[int, int, str, int, Hand]] = []  # heap, the most urgent first
+        self._tickets = count()  # a task may be among them twice, at the same place
         self._room = TURN_RECIPIENTS  # left of this turn
 
     # --- who may take a task ---------------------------------------------------------------------------
@@ -65,7 +66,9 @@ class Crew:
     def take(self, hand: Hand) -> None:
         """Have a worker take `hand` up, now or as soon as one is free."""
         before = self.hands.get(hand.task.id)  # cancelled and wanted again: its last calls may still be out
-        if before and not before.waiting:
+        if before and before.waiting:
+            hand.before = before.before
+        elif before:
             hand.before = before.gone = before.gone or asyncio.Event()
         self.hands[hand.task.id] = hand
         if hand.stopped or self._seat(hand):
@@ -73,7 +76,7 @@ class Crew:
         else:
             hand.waiting = True
             task = hand.task
-            heappush(self._waiting, (task.priority, task.place_ms, task.id, hand))
+            heappush(self._waiting, (task.priority, task.place_ms, task.id, next(self._tickets), hand))
 
     def give_back(self, why: str) -> None:
         """Have what waits go back to the queue: taken up, but stopped before anybody is called."""
@@ -112,7 +115,7 @@ class Crew:
         self.busy.discard(hand)
         heappush(self._numbers, hand.worker)
         self._vacate(hand, +1)
-        if not hand.express:
+        if not hand.express and hand.stopped not in KEEP_PLACE:
             self.hand_s += (self._clock.monotonic() - hand.begun_s - self.hand_s) / 16
 
     async def _work_on(self, hand: Hand | None) -> None:

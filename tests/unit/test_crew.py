@@ -166,3 +166,47 @@ async def test_what_is_given_back_is_taken_up_stopped_however_few_workers_there_
     long.open.set()
     await scene.idle()
     assert sorted(scene.settled) == sorted(each.task.id for each in (long, *waiting))
+
+
+async def test_a_task_taken_up_again_at_its_old_place_while_it_still_waits_is_worked_on_all_the_same() -> None:
+    scene = Scene(workers=1)
+    (long,) = scene.errands(1)
+    long.open.clear()
+    (first,) = scene.errands(1)
+    again = Errand(scene)
+    again.task = first.task  # as another node took it over, and this one claimed it once more
+    first.stop("lost")
+    scene.crew.take(again)
+    assert scene.crew.hands[first.task.id] is again
+    long.open.set()
+    await scene.idle()
+    assert scene.done.count(first.task.id) == 2
+
+
+async def test_the_third_hand_at_a_task_waits_for_the_first_though_the_second_was_never_taken_up() -> None:
+    scene = Scene(workers=2)
+    at_work, long = scene.errands(2)
+    at_work.open.clear()
+    long.open.clear()
+    hands = [Errand(scene), Errand(scene)]
+    for hand in hands:  # cancelled and wanted again, twice, while no worker is free
+        scene.crew.hands[at_work.task.id].stop("cancelled")
+        hand.task = at_work.task
+        scene.crew.take(hand)
+    assert hands[1].before is at_work.gone is not None
+    at_work.open.set()
+    long.open.set()
+    await scene.idle()
+
+
+async def test_what_is_given_back_says_nothing_of_how_long_tasks_take() -> None:
+    scene = Scene(workers=1, express=0)
+    (long,) = scene.errands(1)
+    long.open.clear()
+    scene.errands(100)
+    scene.crew.give_back("ahead")
+    while len(scene.settled) < 100:
+        await asyncio.sleep(0)
+    assert scene.crew.hand_s == 1.0
+    long.open.set()
+    await scene.idle()
