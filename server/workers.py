@@ -13,6 +13,8 @@ import random
 from collections.abc import Callable
 from functools import partial
 
+import msgspec
+
 from server.channels import Channels
 from server.clock import Clock, sleep_or
 from server.config import Settings
@@ -40,6 +42,17 @@ WAITED_MOST_S = 1.0
 """A task claimed ahead that has waited for so long goes back to the queue: workers are not as quick as they were."""
 RESUMED = EventKind.RESUMED.value
 WAKING = {EventKind.ENQUEUED.value, EventKind.RETRY_SCHEDULED.value, RESUMED}
+
+
+class _Run(msgspec.Struct):
+    run: int
+
+
+class _OfTask(msgspec.Struct):
+    task: _Run
+
+
+_cancelled = msgspec.json.Decoder(_OfTask).decode
 
 
 class WorkerPool:
@@ -143,8 +156,9 @@ class WorkerPool:
         ready: dict[str, int] = {}
         for event in events:
             if event.kind == CANCELLED and (hand := self.hands.get(event.task_id)):
-                hand.stop("cancelled")
-                self._letting.go(event.task_id)
+                if _cancelled(event.body).task.run == hand.task.run:  # else it is wanted again, and was claimed since
+                    hand.stop("cancelled")
+                    self._letting.go(event.task_id)
             elif event.kind in WAKING:
                 self._paused = self._paused and event.kind != RESUMED
                 ready[event.task_id] = event.priority or Priority.CRITIQUE
