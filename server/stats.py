@@ -82,8 +82,7 @@ class Stats:
                     "titre": hand.task.titre,
                     "since": iso(hand.since_ms),
                 }
-                for hand in sorted(self._pool.hands.values(), key=lambda hand: (hand.express, hand.worker))
-                if not hand.waiting
+                for hand in sorted(self._pool.at_work, key=lambda hand: (hand.express, hand.worker))
             ],
             "channels": [
                 {

@@ -96,6 +96,11 @@ class WorkerPool:
         return self.claiming and not self.draining and self.workers + self.express_workers > 0
 
     @property
+    def at_work(self) -> set[Hand]:
+        """The hands that a worker is at: not those that wait for one, or only for their last write."""
+        return self._crew.busy
+
+    @property
     def caught_up(self) -> bool:
         """Has it looked, and left nothing that is ready?"""
         return not self._asking and self._most_urgent is None

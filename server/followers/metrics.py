@@ -200,7 +200,7 @@ class Metrics:
     def _here(self) -> list[Metric]:
         pool = self._pool
         readers, behind, cut_off = self._subscribers()
-        hands = [hand.express for hand in pool.hands.values() if not hand.waiting]
+        hands = [hand.express for hand in pool.at_work]
         workers = GaugeMetricFamily("tocsin_workers", "Workers of this node.", labels=["lane"])
         busy = GaugeMetricFamily("tocsin_workers_busy", "Workers with a task in hand.", labels=["lane"])
         for lane, size, n in (

@@ -59,6 +59,28 @@ async def test_an_end_that_was_told_no_and_waits_to_be_stored_twice_counts_once(
         )
 
 
+async def test_a_task_that_only_waits_to_be_written_down_keeps_no_worker_busy(tmp_path: Path) -> None:
+    async with running(tmp_path, QUEUE__WORKERS="1") as town:
+        email = town.service("email")
+        email.hold()
+        await town.send("infra")
+        await calls(email, 1)
+        assert [hand["worker"] for hand in (await town.json("/api/queue/stats"))["stats"]["in_hand"]] == [1]
+        stall = Stall(threading.Event())
+        stalled = asyncio.ensure_future(town.store.apply(stall))
+        await town.until(stall.begun.is_set)
+        email.release()
+        await town.until(lambda: all(hand.settling for hand in town.pool.hands.values()))
+
+        stats = (await town.json("/api/queue/stats"))["stats"]
+        metrics = await (await town.get("/metrics")).text()
+        stall.go.set()
+        await stalled
+
+        assert stats["in_hand"] == []
+        assert 'tocsin_workers_busy{lane="normal"} 0.0' in metrics
+
+
 async def test_what_stands_in_the_queue_twice_is_done_once(both_engines: str, tmp_path: Path) -> None:
     store = open_store(await store_url(tmp_path), tmp_path)
     await store.open()
