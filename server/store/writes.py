@@ -120,6 +120,8 @@ class Enqueue(Op):
                 )  # fmt: skip
                 batch.event(EventKind.STARTED, task.created_ms, task)
                 batch.moved(task, Status.PENDING, task.status, task.created_ms)
+            elif not task.due_ms:
+                lease_from = None  # it waits for a worker: whatever was sent behind it does, too
             tasks.append(row_of(task))
             if op.audit:
                 audits.append(audit_row(op.audit))
