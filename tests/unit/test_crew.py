@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from itertools import count, pairwise
+from random import Random
 from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from server.clock import SystemClock
 from server.crew import TURN_RECIPIENTS, Crew
@@ -52,13 +57,20 @@ class Errand:
         self.begun_s = 0.0
 
     def stop(self, why: str) -> None:
-        self.stopped = why
+        self.stopped = self.stopped or why
 
     async def round(self) -> NotificationTask:
+        if self.before:
+            await self.before.wait()
         self.scene.at_once.add(self)
+        if calls := not self.stopped:
+            self.scene.calling.append(self.task.id)
+            self.scene.twice = self.scene.twice or self.scene.calling.count(self.task.id) > 1
         self.scene.most = max(self.scene.most, len(self.scene.at_once))
         await self.open.wait()
         self.scene.at_once.discard(self)
+        if calls:
+            self.scene.calling.remove(self.task.id)
         self.scene.done.append(self.task.id)
         if self.fails:
             raise RuntimeError("a defect")
@@ -75,6 +87,8 @@ class Scene:
         self.shelf = Shelf()
         self.at_once: set[Errand] = set()
         self.most = 0
+        self.calling: list[str] = []
+        self.twice = False  # were two at one task at the same time?
         self.done: list[str] = []
         self.settled: list[str] = []
         self.crew: Any = Crew(
@@ -210,3 +224,40 @@ async def test_what_is_given_back_says_nothing_of_how_long_tasks_take() -> None:
     assert scene.crew.hand_s == 1.0
     long.open.set()
     await scene.idle()
+
+
+@given(chance=st.randoms(use_true_random=False), workers=st.integers(1, 4), express=st.integers(0, 2))
+async def test_whatever_happens_a_task_has_one_worker_and_no_worker_is_lost(
+    chance: Random, workers: int, express: int
+) -> None:
+    scene = Scene(workers, express)
+    crew = scene.crew
+    names = [f"t{number}" for number in range(chance.choice([2, 20]))]
+    held: list[Errand] = []
+    for _ in range(60):
+        match chance.randrange(7):
+            case 0 | 1 | 2:
+                errand = Errand(scene, chance.choice(list(Priority)), chance.choice([1, 90]), chance.random() < 0.1)
+                errand.task = replace(errand.task, id=chance.choice(names))
+                if before := crew.hands.get(errand.task.id):
+                    before.stop("cancelled")
+                if chance.random() < 0.5:
+                    errand.open.clear()
+                    held.append(errand)
+                scene.shelf.no = chance.randrange(2)
+                crew.take(errand)
+            case 3 if held:
+                held.pop(chance.randrange(len(held))).open.set()
+            case 4:
+                crew.give_back("ahead")
+            case _:
+                await asyncio.sleep(0)
+        at_work = [each for each in crew.busy if not each.stopped]
+        assert len({each.worker for each in crew.busy}) == len(crew.busy)
+        assert sum(each.express for each in at_work) <= express
+        assert sum(not each.express for each in at_work) <= workers
+    for errand in held:
+        errand.open.set()
+    await scene.idle()
+    assert not scene.twice
+    assert (crew.free, crew.express) == (workers, express)
