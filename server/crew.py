@@ -33,7 +33,7 @@ class Crew:
         self, store: Store, clock: Clock, workers: int, express_workers: int,
         free: Callable[[], None], settled: Callable[[NotificationTask], None],
     ):  # fmt: skip
-        """`free` is called when a worker has no task any more, `settled` with a task that has been written down."""
+        """`free` is called when a worker is done with a task, `settled` with a task that has been written down."""
         self.hands: dict[str, Hand] = {}
         """By task: what is at work, waits for a worker, or for its last write."""
         self.busy: set[Hand] = set()  # a worker is at them
@@ -152,8 +152,7 @@ class Crew:
             else:
                 mine = hand
                 self._sit(mine)
-        if mine is None:
-            self._told_free()
+        self._told_free()
         return mine
 
     def _own(self, work: Coroutine[Any, Any, None], name: str) -> None:

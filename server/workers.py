@@ -84,7 +84,8 @@ class WorkerPool:
         self._renewed = clock.monotonic()
         self._away = float("-inf")  # monotonic: when storage last said no
         self._asking = False  # a claim is under way: what is free now is spoken for
-        self._paused = False  # as the last claim found it: until it is resumed, none need be tried
+        self._paused = False  # as the last claim found it, or an event told since: until it is resumed, none is tried
+        self._told_paused = 0  # how often an event has told
         self.draining = False
         self.claiming = False
 
@@ -165,10 +166,13 @@ class WorkerPool:
                     hand.stop("cancelled")
                     self._letting.go(event.task_id)
             elif event.kind in WAKING:
-                self._paused = self._paused and event.kind != RESUMED
+                if event.kind == RESUMED:
+                    self._paused = False
+                    self._told_paused += 1
                 ready[event.task_id] = event.priority or Priority.CRITIQUE
             elif event.kind == PAUSED:
                 self._paused = True
+                self._told_paused += 1
             elif event.kind == STARTED:  # as it was stored, or by another node
                 ready.pop(event.task_id, None)
         if ready and not self._paused and (self._most_urgent is None or min(ready.values()) < self._most_urgent):
@@ -232,21 +236,26 @@ class WorkerPool:
         waiting = self._crew.waiting + max(-free, 0)
         return max(free, 0) + (ahead - waiting if waiting <= ahead // 2 else 0)
 
+    def _wanted(self) -> tuple[int, int]:
+        """How many tasks to claim of what may be ready: of any priority, and CRITIQUE ones for the express lane."""
+        if self._most_urgent is None:
+            return 0, 0
+        slots, express = max(self._room(), 0), max(self._free()[1], 0)
+        return slots, express if slots or self._most_urgent == Priority.CRITIQUE else 0
+
     async def _claim_loop(self) -> None:
         while not self.draining:
             await self._wake.wait()
             self._wake.clear()
-            while not self.draining and self._most_urgent is not None:
-                slots, express = self._room(), max(self._free()[1], 0)
-                if slots <= 0 and (express == 0 or self._most_urgent > Priority.CRITIQUE):
-                    break
-                await self._claim(slots, express)
+            while not self.draining and any(wanted := self._wanted()):
+                await self._claim(*wanted)
 
     async def _claim(self, slots: int, express: int) -> None:
         seen, self._most_urgent = self._most_urgent, None
         begun = self._clock.monotonic()
         now_ms = self._clock.now_ms()
         lease_ms = int(self._settings.queue.lease_s * 1000)
+        told_paused = self._told_paused
         self._asking = True
         self._none_taking.clear()
         claim = Claim(now_ms, lease_ms, self.node, slots, express, self._rates)
@@ -259,7 +268,8 @@ class WorkerPool:
         finally:
             self._asking = False
             self._taken()
-        self._paused = claimed.paused
+        if self._told_paused == told_paused:  # else what was told may be newer
+            self._paused = claimed.paused
         self._take_up(claimed, begun)
         if len(claimed.tasks) >= slots:
             # There may be more; but where only the express lane asked, and in vain, none of it is CRITIQUE.
@@ -284,8 +294,8 @@ class WorkerPool:
         self._crew.take(hand)
 
     def _freed(self) -> None:
-        """A worker has nothing to do."""
-        if self._most_urgent is not None:
+        """A worker is done with a task: may more be claimed?"""
+        if self._most_urgent is not None and not self._asking and any(self._wanted()):
             self._wake.set()
 
     def _settled(self, after: NotificationTask) -> None:

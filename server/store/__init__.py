@@ -8,6 +8,7 @@ once, in order. It knows nothing of workers, channels or sockets.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -26,6 +27,7 @@ from server.store.writes import Idempotency, Replayed
 __all__ = ["Store", "StoreRefused", "StoreUnavailable", "open_store"]
 
 T = TypeVar("T")
+log = logging.getLogger("tocsin.store")
 ANSWER_S = 4.5
 """How long a caller waits for storage, at the most, before it is told no."""
 LOOK_S = 0.25
@@ -102,13 +104,13 @@ class Store:
             if not op.done.done():
                 op.done.set_result(result)
             elif op.late:
-                op.late(result)
+                _told(op.late, result)
         asked = self._asked
         while asked and asked[0].done.done():
             asked.popleft()
         if events:
             for told in self.on_commit:
-                told(events)
+                _told(told, events)
 
     def _failed(self, ops: list[Op], error: BaseException) -> None:
         for op in ops:
@@ -240,6 +242,14 @@ class Store:
         """The audit log, newest first, older than entry `before`."""
         bound = before if before is not None else 2**62
         return [audit_of(row) for row in await self._read(lambda tx: tx.all(sql.AUDIT_PAGE, bound, limit))]
+
+
+def _told(listener: Callable[[T], None], what: T) -> None:
+    """Tell one listener; a defect of its must not keep the others from being told."""
+    try:
+        listener(what)
+    except Exception:
+        log.exception("a listener of the store failed")
 
 
 def open_store(url: str, base_dir: Path, *, serve: bool = True) -> Store:

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import uuid_utils
 
-from server.model import Failure, NotificationTask, Outcome, Priority, Recipient, Status, Word
+from server.model import Event, Failure, NotificationTask, Outcome, Priority, Recipient, Status, Word
 from server.store import StoreUnavailable, open_store
 from server.store.engine import Op
 from server.store.rows import chunk_cell
 from server.store.settle import End, Settle
 from server.store.writes import Claim, Enqueue
 from tests.api.test_in_hand import Stall, calls, passing
-from tests.kit import running
+from tests.kit import Town, running
 from tests.stores import store_url
 
 
@@ -106,3 +106,35 @@ async def test_what_stands_in_the_queue_twice_is_done_once(both_engines: str, tm
         assert {status: n for (_, _, status), n in tally.items() if n} == {"completed": 1}
     finally:
         await store.close()
+
+
+async def test_a_defect_of_one_who_listens_to_the_store_keeps_nobody_else_from_being_told(tmp_path: Path) -> None:
+    async with running(tmp_path) as town:
+
+        def broken(events: list[Event]) -> None:
+            raise RuntimeError("a defect")
+
+        town.store.on_commit.insert(0, broken)
+        email = town.service("email")
+
+        task = await town.until_status(await town.send("infra"), "completed")
+
+        assert email.reached == ["u0"]
+        assert await town.events(task["id"]) == ["task.enqueued", "task.started", "task.completed"]
+
+
+async def test_a_claim_that_began_before_a_pause_does_not_have_it_forgotten(town: Town) -> None:
+    await town.until(lambda: town.pool.caught_up)
+    stall = Stall(threading.Event())
+    stalled = asyncio.ensure_future(town.store.apply(stall))
+    await town.until(stall.begun.is_set)
+    town.pool._most_urgent = Priority.CRITIQUE
+    town.pool._wake.set()
+    await town.until(lambda: town.pool._asking)
+    paused = asyncio.ensure_future(town.post("/admin/api/queue/pause"))
+    stall.go.set()
+    await stalled
+    assert (await paused).status == 200
+    await town.until(lambda: not town.pool._asking)
+
+    assert town.pool._paused
