@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +12,11 @@ from hypothesis import HealthCheck, settings
 from tests import stores
 from tests.kit import Town, running
 
-settings.register_profile("tocsin", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# The same examples in every run, however slow the machine; with TOCSIN_NIGHTLY set, others every time.
+settings.register_profile(
+    "tocsin", deadline=None, suppress_health_check=list(HealthCheck), database=None,
+    derandomize=not os.environ.get("TOCSIN_NIGHTLY"),
+)  # fmt: skip
 settings.load_profile("tocsin")
 
 

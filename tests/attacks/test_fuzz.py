@@ -29,7 +29,7 @@ from server.model import NewNotification, iso, parse_priority, to_ms
 from server.queue import LAST_MS
 from server.targets import Targets
 
-MANY = settings(max_examples=150, deadline=None, derandomize=True)
+MANY = settings(max_examples=150)
 
 BODIES = [NewNotification, BulkBody, ClearBody, NewKey, SignIn]
 QUERIES: list[Any] = [TaskQuery, DeliveryQuery, EventQuery, StreamQuery, AuditQuery]

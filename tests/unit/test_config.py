@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from server.channels import Channels
@@ -346,7 +346,6 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         load(tmp_path / "nowhere.toml", {})
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=200))
 @example(b"\xff")
 @example(b"[" * 100_000)
@@ -370,7 +369,6 @@ ODD = ["env:X", "file:/", "file:\0", "[]", "{}", "[[]]", "[1]", "-1", "nan", "1e
 VALUE = st.one_of(st.text(), st.sampled_from(ODD), st.just("[" * 9_999))
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.builds("TOCSIN_{}__{}".format, SECTION, KEY) | st.builds("TOCSIN_{}".format, SECTION), VALUE))
 def test_no_variable_raises_anything_but_a_refusal(variables):
     one_line_or_settings(DEFAULT_FILE, {name.upper(): value for name, value in variables.items()})

@@ -132,7 +132,7 @@ json_values = st.recursive(
 everything = BodyDecoder(Everything)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.dictionaries(st.sampled_from("nfbsoecadrz"), json_values, max_size=6))
 def test_the_walk_finds_fault_exactly_where_msgspec_does(body: dict[str, Any]) -> None:
     raw = msgspec.json.encode(body)
@@ -149,7 +149,7 @@ def test_the_walk_finds_fault_exactly_where_msgspec_does(body: dict[str, Any]) -
         assert complaints(msgspec.json.decode(raw), Everything) == []
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 def test_no_body_is_a_bug(raw: bytes) -> None:
     for decode in (everything.decode, everything.decode_large, decoder.decode):
