@@ -30,8 +30,8 @@ LONG: dict[str, Run] = {
     "rolling": lambda folder, pg, seed: runs.rolling(folder, pg, seed=seed, rounds=9, nodes=3),
     "kills": lambda folder, pg, seed: runs.kills(folder, pg, seed=seed, rounds=30, nodes=3),
     "asleep": lambda folder, pg, seed: runs.asleep(folder, pg, seed=seed, rounds=4),
-    "storage": lambda folder, pg, seed: runs.storage(folder, pg, seed=seed, rounds=30, how=WAYS),
-    "frozen": lambda folder, pg, seed: runs.storage(folder, pg, seed=seed, rounds=3, how=("frozen",)),
+    "storage": lambda folder, pg, seed: runs.storage(folder, pg, seed=seed, rounds=30, how=WAYS, strict=True),
+    "frozen": lambda folder, pg, seed: runs.storage(folder, pg, seed=seed, rounds=3, how=("frozen",), strict=True),
     "split": lambda folder, pg, seed: runs.split(folder, pg, seed=seed, tasks=300),
 }
 QUICK: dict[str, Run] = {

@@ -53,7 +53,6 @@ async def test_a_database_that_goes_away_costs_time_and_nothing_else(tmp_path: P
     report = await runs.storage(tmp_path, postgres, seed=SEED, rounds=4, how=how)
 
     assert report.faults == []
-    assert report.refusal_s < 5.5
 
 
 async def test_one_node_may_serve_and_another_deliver(tmp_path: Path, postgres: Postgres) -> None:

@@ -53,7 +53,7 @@ PLAN: dict[str, list[Run]] = {
         lambda folder, seed: trouble.stalled(folder, seed=seed, seconds=60),
     ],
     "trouble": [
-        lambda folder, seed: trouble.locked(folder, seed=seed),
+        lambda folder, seed: trouble.locked(folder, seed=seed, strict=True),
         lambda folder, seed: trouble.doubled(folder, seed=seed),
         lambda folder, seed: trouble.poisoned(folder, seed=seed),
         lambda folder, seed: trouble.cleaned(folder, seed=seed, acknowledged=1_000),

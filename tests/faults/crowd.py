@@ -181,7 +181,7 @@ class Crew:
         """Read to their end those whom the server has cut off, and see how that was."""
         for sock in self.dead:
             said = b""
-            sock.settimeout(10)
+            sock.settimeout(60)
             try:
                 while piece := sock.recv(1 << 20):
                     said = (said + piece)[-4:]

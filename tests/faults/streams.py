@@ -3,8 +3,7 @@
 The server and the subscribers (crowd.py) are real processes, and so are the sockets. Tests take a run short, the
 campaign long (`python -m tests.faults.campaign streams`). What is a count always counts: gaps, repeats, who was cut off
 and with what code, memory. What other work on the same two cores can spoil (how late frames are, deliveries/s, how long
-a POST takes) is held to the promise with `strict` alone, which is for the long form; without, it is printed, and ten
-times the promise is a fault, or twice the time in which all must have caught up.
+a POST takes) is held to the promise with `strict` alone, which is for the long form; without, it is printed.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ PER_S = 50
 LATE_MS = 100
 MORE_MIB = 64
 CAUGHT_UP_S = 15
-LENIENT = 10
-"""How many times the promise is a fault on a machine with other things to do."""
+PATIENCE_S = 300
+"""In which whatever is waited for must have come, on a machine with other things to do."""
 LARGE, LARGE_ONES = 10_000, 5
 POST = request("POST", "/api/notifications/meteo", notification(1))
 
@@ -54,7 +53,7 @@ class Crowd:
         self._process = process
         self._sums = sums
 
-    async def do(self, what: str, within_s: float = 60, **more: Any) -> dict[str, Any]:
+    async def do(self, what: str, within_s: float = PATIENCE_S, **more: Any) -> dict[str, Any]:
         """Give an order; what came of it."""
         assert self._process.stdin
         assert self._process.stdout
@@ -67,7 +66,7 @@ class Crowd:
         """Let it end; the checksums of the events that it saw, by seq."""
         assert self._process.stdin
         self._process.stdin.close()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await self._process.wait()
         return {int(seq): checksum for seq, checksum in json.loads(self._sums.read_text("utf-8")).items()}
 
@@ -156,7 +155,7 @@ async def _stretch(server: Server, crowd: Crowd, half: Half, seconds: float) -> 
 
 
 async def crowded(
-    folder: Path, *, seed: int, rounds: int = 1, seconds: float = 10, stall_s: float = 4, strict: bool = False
+    folder: Path, *, seed: int, rounds: int = 1, seconds: float = 10, stall_s: float = 10, strict: bool = False
 ) -> Report:
     """In each round a stretch with those who read alone, then one with the dead beside them until they are cut off.
 
@@ -165,7 +164,6 @@ async def crowded(
     report = Report("a crowd", seed)
     begun = time.perf_counter()
     enough_descriptors()
-    slack = 1 if strict else LENIENT
     settings = {"AUTH__ADMIN_KEY": KEY, "EVENTS__STALL_S": str(stall_s), "EVENTS__CONNECTIONS_PER_KEY": "2000"}
     async with serving(folder, **settings) as server, crowding(server) as crowd:
         report.start_s = server.start_s[0]
@@ -179,7 +177,8 @@ async def crowded(
             await crowd.do("dead", dead=DEAD)
             while await _subscribers(server) < READERS + DEAD:
                 await asyncio.sleep(0.1)
-            until = time.monotonic() + stall_s * 1.5 + 3  # a ping comes after half of `stall_s`; a look each second
+            due_s = stall_s * 1.5 + 3  # a ping comes after half of `stall_s`; a look each second
+            until = time.monotonic() + (due_s if strict else PATIENCE_S)
             await _stretch(server, crowd, beside, seconds * 2)
             while (there := await _subscribers(server)) != READERS and time.monotonic() < until:
                 await asyncio.sleep(0.2)
@@ -194,17 +193,17 @@ async def crowded(
         if not set(seen["cut"]) <= {"1013", "reset"} or saw < rounds * DEAD // 10:
             report.faults.append(f"they were closed with {seen['cut']}")
         late, ratio = max(alone.late_ms + beside.late_ms), median(beside.speeds) / median(alone.speeds)
-        if late > LATE_MS * slack:
+        if strict and late > LATE_MS:
             report.faults.append(f"frames were {late} ms late (p99)")
         if more_mib > MORE_MIB:
             report.faults.append(f"{more_mib:.0f} MiB more memory")
-        if ratio < 0.95 / slack:
+        if strict and ratio < 0.95:
             report.faults.append(f"{ratio:.2f} of the deliveries/s without those who read nothing")
         report.name = (
             f"{READERS} read, {DEAD} do not: frames {late} ms late (p99; alone {max(alone.late_ms)}), "
             f"{rounds * DEAD} cut off ({saw} saw 1013), {more_mib:+.0f} MiB, {ratio:.2f} of the deliveries/s without"
         )
-        report.name += await _come_back(server, crowd, report, seed, seconds=min(seconds / 2, 15), slack=slack)
+        report.name += await _come_back(server, crowd, report, seed, seconds=min(seconds / 2, 15), strict=strict)
         report.events = await _head(server)
         told = await crowd.end()
         report.stopped = 1
@@ -220,7 +219,7 @@ async def crowded(
     return report
 
 
-async def _come_back(server: Server, crowd: Crowd, report: Report, seed: int, *, seconds: float, slack: int) -> str:
+async def _come_back(server: Server, crowd: Crowd, report: Report, seed: int, *, seconds: float, strict: bool) -> str:
     """All leave, and a thousand come back at once, from somewhere in the last 2 000 events, while others send."""
     calm = await paced(_port(server), POST, rate=PER_S, seconds=seconds)
     head = await _head(server)
@@ -230,10 +229,10 @@ async def _come_back(server: Server, crowd: Crowd, report: Report, seed: int, *,
     seen = await crowd.do("until", seq=await _head(server))
     report.faults += seen["faults"]
     report.worst_s = back["took_s"]
-    if back["took_s"] > CAUGHT_UP_S * min(slack, 2):
+    if strict and back["took_s"] > CAUGHT_UP_S:
         report.faults.append(f"{READERS + DEAD} had caught up after {back['took_s']:.1f} s")
     before_ms, during_ms = part(calm, 0.99) * 1000, part(during, 0.99) * 1000
-    if during_ms > before_ms * 2 * slack:
+    if strict and during_ms > before_ms * 2:
         report.faults.append(f"a POST took {during_ms:.0f} ms (p99) instead of {before_ms:.0f}")
     return f"; all back in {back['took_s']:.1f} s, POST p99 {before_ms:.0f} -> {during_ms:.0f} ms"
 
