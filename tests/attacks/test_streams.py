@@ -51,10 +51,10 @@ async def test_a_command_that_is_none_gets_an_error_and_the_stream_goes_on(siege
     for language, commands in (("en", COMMANDS[::2]), ("fr", COMMANDS[1::2])):
         headers = siege.key(Role.VIEWER) | {"Accept-Language": language}
         async with siege.town.client.ws_connect("/ws/events", headers=headers) as ws:
-            assert (await ws.receive_json(timeout=20))["kind"] == "hello"
+            assert (await ws.receive_json(timeout=60))["kind"] == "hello"
             for command, code in commands:
                 await ws.send_str(command)
-                said = await ws.receive_json(timeout=20)
+                said = await ws.receive_json(timeout=60)
                 assert (said["kind"], said.get("code")) == ("error", code), (command, said)
 
 
@@ -204,14 +204,15 @@ async def test_streams_beyond_the_keys_share_are_refused_and_places_come_back(si
     made = await siege.post({"name": "many", "role": "viewer"}, "/admin/api/keys")
     key: dict[str, Any] = {"X-API-Key": json.loads(made.body)["key"]}
     siege.secrets.append(key["X-API-Key"])
+    await siege.town.until(lambda: not hub.subscribers)  # those of the tests before have gone
     sockets = [await siege.town.client.ws_connect("/ws/events", headers=key) for _ in range(3)]
-    assert len(hub.subscribers) == 3
+    await siege.town.until(lambda: len(hub.subscribers) == 3)
     await siege.ask("DELETE", "/admin/api/keys/" + json.loads(made.body)["id"])
     for ws in sockets:
-        while (message := await ws.receive(timeout=20)).type is WSMsgType.TEXT:
+        while (message := await ws.receive(timeout=60)).type is WSMsgType.TEXT:
             pass
         assert (message.type, ws.close_code) == (WSMsgType.CLOSE, 1008)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while hub.subscribers:
             await asyncio.sleep(0)
 

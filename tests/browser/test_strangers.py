@@ -105,10 +105,10 @@ async def test_a_cancelled_task_has_nobody_left_to_reach(site: Site, eyes: Eyes)
 
 
 async def test_a_planned_task_says_when_and_makes_nobody_wait(site: Site, eyes: Eyes) -> None:
-    await site.send("demain", planifiee_a=ahead(days=1))
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).replace(hour=12)  # the same day wherever the browser is
+    await site.send("demain", planifiee_a=tomorrow.isoformat())
     page = await eyes.sign_in()
 
-    tomorrow = datetime.now(UTC) + timedelta(days=1)
     await expect(page.locator(".row .next")).to_contain_text(f"planifiée pour {tomorrow.day} ")
     await expect(page.locator("[data-fact=oldest]")).to_contain_text("toutes pour plus tard")
 

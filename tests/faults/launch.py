@@ -34,7 +34,7 @@ from server.store.sqlite import SqliteEngine
 from server.store.writes import Enqueue
 
 STEPS = ("before commit", "after commit", "during call", "after reply", "during push")
-PUSHED_S = 0.1  # what is pushed before its commit has so long to leave the house
+PUSHED_S = 0.1  # what is pushed before its commit has so long to leave the house once all have been told
 
 
 def main(arguments: list[str]) -> int:
@@ -189,15 +189,15 @@ def push_first() -> None:
     def patched(self: SqliteEngine, connection: Any, ops: list[Op]) -> None:
         apply = self._apply
 
-        def tell(events: list[Event]) -> None:
+        async def tell(events: list[Event]) -> None:
             for told in stores[0].on_commit:
                 told(events)
+            await asyncio.sleep(PUSHED_S)
 
         async def telling(tx: Any, ops: list[Op]) -> tuple[list[Any], list[Event]]:
             results, events = await apply(tx, ops)
             if events:
-                self._loop.call_soon_threadsafe(tell, events)
-                time.sleep(PUSHED_S)
+                asyncio.run_coroutine_threadsafe(tell(events), self._loop).result(60)
             return results, []
 
         self._apply = telling
