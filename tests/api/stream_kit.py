@@ -137,7 +137,7 @@ async def settle(turns: int = 20) -> None:
 
 async def frame(ws: ClientWebSocketResponse) -> dict[str, Any]:
     """The next frame of an open stream."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         message = await ws.receive()
     assert message.type is aiohttp.WSMsgType.TEXT, (message, ws.close_code)
     found: dict[str, Any] = msgspec.json.decode(message.data)
@@ -146,7 +146,7 @@ async def frame(ws: ClientWebSocketResponse) -> dict[str, Any]:
 
 async def close_code(ws: ClientWebSocketResponse) -> int | None:
     """The code with which the server closes, whatever it still has to say before."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await ws.receive()).type is aiohttp.WSMsgType.TEXT:
             pass
     return ws.close_code
@@ -197,7 +197,7 @@ class Raw:
 
     async def receive(self) -> tuple[int, bytes]:
         """The next frame: opcode and payload."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             first, size = await self.reader.readexactly(2)
             if size == 126:
                 (size,) = struct.unpack("!H", await self.reader.readexactly(2))
@@ -214,7 +214,7 @@ class Raw:
 
     async def gone(self) -> bool:
         """Does the server end the connection?"""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             try:
                 while await self.reader.read(65536):
                     pass

@@ -35,7 +35,7 @@ async def test_a_subscriber_at_one_node_sees_what_happens_at_the_other_without_a
         ids = await asyncio.gather(*(node.send("infra", [jean(number)]) for number in range(40) for node in (b, a, b)))
         ended: set[str] = set()
         while len(ended) < len(ids):
-            frame = await socket.receive_json(timeout=20)
+            frame = await socket.receive_json(timeout=60)
             for event in frame.get("events", []):
                 seen.append(event)
                 if event["event"] == "task.completed":

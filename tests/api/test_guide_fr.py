@@ -219,7 +219,7 @@ class Player:
             return not wrong
 
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await self.town.until(as_shown)
         except TimeoutError:
             pass  # `wrong` says what it was

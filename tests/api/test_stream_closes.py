@@ -275,7 +275,7 @@ async def test_a_shutdown_is_announced_and_closes_with_1001(kit: Desk):
 async def test_a_shutdown_does_not_wait_for_the_dead(kit: Desk, raw_client: OpenRaw):
     raw = await raw_client()
     await kit.until(lambda: kit.hub.subscribers)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await kit.hub.close(wait_s=0.05)
     assert not kit.hub.subscribers
     assert await raw.gone()
@@ -383,7 +383,7 @@ async def test_one_that_leaves_before_it_has_read_all_does_not_end_the_heartbeat
     raw.send(8, b"\x03\xe8")
     await kit.until(lambda: kit.hub._dying)
     raw.writer.transport.resume_reading()  # type: ignore[attr-defined]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await raw.reader.read(1 << 20):
             pass
     await kit.turn(24)

@@ -270,7 +270,7 @@ async def test_a_heartbeat_carries_a_filtered_subscriber_along(kit: Desk):
 async def lines(answer: ClientResponse) -> list[tuple[str, str]]:
     """The next event of an SSE stream, as its fields."""
     found = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while line := (await answer.content.readline()).decode().rstrip("\n"):
             name, _, value = line.partition(": ")
             found.append((name, value))
@@ -336,5 +336,5 @@ async def test_frames_decode_as_the_documents_types(kit: Desk):
     )
     seen = set()
     while len(seen) < 5:
-        seen.add(type(kinds.decode(await ws.receive_str(timeout=20))))
+        seen.add(type(kinds.decode(await ws.receive_str(timeout=60))))
     assert frames.Shutdown not in seen

@@ -38,7 +38,7 @@ ENVIRON = {
     "QUEUE__EXPRESS_WORKERS": "0",
     "WEBHOOKS__SECRETS": '["whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"]',
 }
-CLOSES_S = 20
+CLOSES_S = 60
 """Seconds, of real time, in which the server must have closed a connection that it will not serve."""
 
 

@@ -20,7 +20,7 @@ from server.model import Role
 from tests.kit import ADMIN_KEY, Service, jean, settings_for
 
 SHOTS = Path(__file__).parent / "shots"
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 
 
 class Site:

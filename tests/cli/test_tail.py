@@ -144,7 +144,7 @@ class Terminal:
 
     async def shows(self, pattern: str) -> str:
         """Wait until something that fits `pattern` has come out; that."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not (found := re.search(pattern, self.all.decode("utf-8", "replace"))):
                 self._more.clear()
                 await self._more.wait()

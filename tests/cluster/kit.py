@@ -106,7 +106,7 @@ class Postgres:
         main = self._main() if (self.data / "postmaster.pid").exists() else None
         if main:
             main.send_signal(signal.SIGQUIT)
-            main.wait(10)
+            main.wait(60)
         self._server.cleanup()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -319,7 +319,7 @@ async def pause() -> None:
     await asyncio.sleep(LOOK_S)
 
 
-async def until(holds: Callable[[], Any], within_s: float = 30) -> None:
+async def until(holds: Callable[[], Any], within_s: float = 60) -> None:
     """Return once `holds()` (a value or a coroutine). Raises TimeoutError."""
     async with asyncio.timeout(within_s):
         while True:
@@ -360,4 +360,4 @@ async def cluster(
         listening.close()
         for session in list(gateway.sessions):
             session._transport.abort()  # type: ignore[attr-defined]
-        await gateway.until(lambda: not gateway.sessions, 5)
+        await gateway.until(lambda: not gateway.sessions)

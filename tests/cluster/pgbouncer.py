@@ -37,7 +37,7 @@ def libraries() -> dict[str, str]:
 def version_of(program: Path) -> tuple[int, ...] | None:
     """Its version; None if it does not start."""
     try:
-        said = subprocess.run([program, "--version"], capture_output=True, env=libraries(), timeout=20, check=False)
+        said = subprocess.run([program, "--version"], capture_output=True, env=libraries(), timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     found = re.search(r"(\d+)\.(\d+)", said.stdout.decode())
@@ -123,7 +123,7 @@ class Bouncer:
         self._process = await asyncio.create_subprocess_exec(
             self._program, "-q", self._file, env=libraries(), stderr=asyncio.subprocess.DEVNULL
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await self._answers():
                 assert self._process.returncode is None, self.last_words()
 
@@ -140,7 +140,7 @@ class Bouncer:
         """End it: SIGINT lets transactions end first, SIGKILL does not."""
         assert self._process
         self._process.send_signal(how)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await self._process.wait()
         self._process = None
 

@@ -106,7 +106,7 @@ async def push_after_commit(folder: Path, seed: int, *, broken: bool) -> list[st
             s.server.plan["off"] = "push after commit"
         await s.server.start()
         async with following(s.server, s.follower), load(s.caller, s.random, posters=2):
-            await s.server.ended(30)
+            await s.server.ended()
         return check_follower(s.follower, contents(s.server.database))
 
 
@@ -118,7 +118,7 @@ async def commit_before_202(folder: Path, seed: int, *, broken: bool) -> list[st
             s.server.plan["off"] = "commit before 202"
         await s.server.start()
         async with load(s.caller, s.random):
-            await s.server.ended(30)
+            await s.server.ended()
         await s.dead()
         found = contents(s.server.database)
         lost = account(s.journal, s.sinks, found.tasks).lost

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ADMIN_KEY = "admin-key-of-the-campaign-0123456789"
 KEY = {"X-API-Key": ADMIN_KEY}
 ENDED = ("completed", "failed", "cancelled")
-START_S = 30.0
+START_S = 120.0
 
 
 class Server:
@@ -150,7 +150,7 @@ class Caller:
     def __init__(self, server: Server, journal: Journal):
         self.server = server
         self.journal = journal
-        self.session = aiohttp.ClientSession(headers=KEY, timeout=aiohttp.ClientTimeout(total=30))
+        self.session = aiohttp.ClientSession(headers=KEY, timeout=aiohttp.ClientTimeout(total=120))
         self.slowest_s = 0.0
 
     async def close(self) -> None:

@@ -33,14 +33,14 @@ class Journal:
         self.refused[status] = self.refused.get(status, 0) + 1
         self._news.set()
 
-    async def until(self, holds: Callable[[], bool], within_s: float = 30) -> None:
+    async def until(self, holds: Callable[[], bool], within_s: float = 60) -> None:
         """Return once `holds()`, looked at whenever an answer comes. Raises TimeoutError."""
         async with asyncio.timeout(within_s):
             while not holds():
                 self._news.clear()
                 await self._news.wait()
 
-    async def more(self, count: int, within_s: float = 30) -> None:
+    async def more(self, count: int, within_s: float = 60) -> None:
         """Return once `count` more tasks than now are acknowledged."""
         enough = len(self.acknowledged) + count
         await self.until(lambda: len(self.acknowledged) >= enough, within_s)

@@ -128,7 +128,7 @@ async def kills(folder: Path, *, seed: int, rounds: int, step: str = "") -> Repo
             await s.server.start()
             async with following(s.server, s.follower), load(s.caller, s.random):
                 if step:
-                    await s.server.ended(30)
+                    await s.server.ended()
                 else:
                     await s.random.choice([s.journal, s.mail, s.sms]).more(s.random.randint(1, 150))
                     await s.server.kill()

@@ -69,7 +69,7 @@ class Sink:
 
     async def next_life(self) -> None:
         """The server is dead: read what it still had on the wire, then count its next life."""
-        await self.until(lambda: not self.sessions, 10)
+        await self.until(lambda: not self.sessions)
         self.life += 1
 
     def gone(self, session: object) -> None:

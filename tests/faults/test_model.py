@@ -139,7 +139,7 @@ class Contract(RuleBasedStateMachine):
 
     def run(self, work: Any) -> Any:
         async def bounded() -> Any:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(300):
                 return await work
 
         return self.runner.run(bounded())
@@ -327,7 +327,7 @@ class ContractOnPostgres(Contract):
             await store.close()
 
 
-Contract.TestCase.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
+Contract.TestCase.settings = settings(max_examples=15, stateful_step_count=30)
 test_the_api_does_what_the_contract_says = Contract.TestCase
-ContractOnPostgres.TestCase.settings = settings(max_examples=6, stateful_step_count=30, deadline=None)
+ContractOnPostgres.TestCase.settings = settings(max_examples=6, stateful_step_count=30)
 test_the_api_does_so_on_postgresql_too = ContractOnPostgres.TestCase

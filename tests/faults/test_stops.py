@@ -36,7 +36,7 @@ async def refusal(server: Server) -> str:
     """What the server says when it will not start: one line, exit code 1."""
     process = await server.spawn()
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await process.communicate()
     finally:
         if process.returncode is None:

@@ -39,7 +39,7 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.calls.append((self.path, body))
         if self.path == "/hang":
-            self.server.released.wait(20)
+            self.server.released.wait(60)
         self.send_response(self.server.status.get(self.path, 200))
         self.end_headers()
 
@@ -127,7 +127,7 @@ async def test_hanging_threads_are_left_but_counted(endpoint):
 
         endpoint.released.set()
         for _ in range(2):
-            await asyncio.wait_for(app._places.acquire(), 5)  # both places are free again
+            await asyncio.wait_for(app._places.acquire(), 60)  # both places are free again
         for _ in range(2):
             app._places.release()
         app._timeout_s = 10

@@ -102,7 +102,7 @@ class Scene:
         return found
 
     async def idle(self) -> None:
-        await self.crew.finish(20)
+        await self.crew.finish(60)
         assert not self.crew.work
         assert (self.crew.hands, self.crew.busy, self.crew.waiting) == ({}, set(), 0)
 

@@ -43,7 +43,7 @@ class Stuck(io.StringIO):
 
     def write(self, text: str) -> int:
         self.reached.set()
-        self.opened.wait(10)
+        self.opened.wait(60)
         return super().write(text)
 
 
@@ -141,7 +141,7 @@ def test_whoever_logs_does_not_wait_for_whoever_reads() -> None:
     stream = Stuck()
     with logging_to(stream) as log:
         log.info("first")
-        assert stream.reached.wait(10)
+        assert stream.reached.wait(60)
         for n in range(MOST_WAITING + 500):
             log.info("line %d", n)
         stream.opened.set()
