@@ -78,6 +78,7 @@ async def test_a_pause_at_one_node_stops_all_and_a_resume_at_another_lets_them_g
     a, b = pair
     services = [node.service("email") for node in pair]
     assert (await a.post("/admin/api/queue/pause", {})).status == 200
+    await b.until(lambda: b.pool._paused)  # it has been told
     ids = [await node.send() for node in pair for _ in range(3)]
     for node in pair:
         node.clock.turn(15)

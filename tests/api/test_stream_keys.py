@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+from server.api.turns import AT_ONCE
 from server.http.auth import COOKIE
 from server.model import Role
 from tests.api.http_kit import SECRETS
 from tests.api.stream_kit import Desk, close_code, desk, settle
 
-CROWD = 20_000
-"""So many queue for their turn before it."""
-
 
 @asynccontextmanager
 async def in_the_queue(kit: Desk, opening: Any) -> AsyncIterator[asyncio.Task[Any]]:
-    """`opening` while it waits for its turn among many who came before; they are gone at the end."""
-    crowd = [asyncio.ensure_future(kit.hub.turns.take()) for _ in range(CROWD)]
-    await asyncio.sleep(0)
-    task = asyncio.ensure_future(opening)
-    await kit.until(lambda: kit.hub._per_key)
-    yield task
-    assert not kit.hub.subscribers, "it was to be waiting still"
-    for each in crowd:
-        each.cancel()
-    await asyncio.gather(*crowd, return_exceptions=True)
+    """`opening` while it waits for its turn behind many who came before; it comes at the end of the block."""
+    rests: list[Callable[[], None]] = []
+    with patch("server.api.turns.rest", lambda _, seconds, then: rests.append(then)):
+        for _ in range(AT_ONCE):
+            await kit.hub.turns.take()
+        await kit.until(lambda: rests)
+        task = asyncio.ensure_future(opening)
+        await kit.until(lambda: kit.hub.turns._waiting)
+        assert kit.hub._per_key
+        yield task
+        assert not kit.hub.subscribers, "it was to be waiting still"
+    rests.pop()()
 
 
 async def test_a_key_revoked_while_a_stream_is_being_opened_ends_it(tmp_path: Path) -> None:

@@ -349,7 +349,7 @@ async def cluster(
     listening = await asyncio.get_running_loop().create_server(lambda: _Gateway(gateway), "127.0.0.1", 0, backlog=512)
     gateway.port = listening.sockets[0].getsockname()[1]
     made = Cluster(folder, await postgres.database(), postgres, gateway, Random(seed))
-    settings = {"STORE__URL": way(made.url), "QUEUE__LEASE_S": "3", "SERVER__SHUTDOWN_GRACE_S": "10"} | environ
+    settings = {"STORE__URL": way(made.url), "QUEUE__LEASE_S": "6", "SERVER__SHUTDOWN_GRACE_S": "10"} | environ
     try:
         for _ in range(nodes):
             made.add(**settings)

@@ -97,7 +97,7 @@ async def scene(
 
 async def once(folder: Path, postgres: Postgres, *, seed: int, tasks: int, nodes: int) -> Report:
     """`tasks` tasks posted at all nodes: each done once, by all of them, and told to a subscriber at the first."""
-    async with scene(f"{tasks} tasks, {nodes} nodes", folder, postgres, seed, nodes) as s:
+    async with scene(f"{tasks} tasks, {nodes} nodes", folder, postgres, seed, nodes, QUEUE__LEASE_S="30") as s:
         c = s.cluster
         left = list(range(tasks))
 
@@ -116,7 +116,7 @@ async def once(folder: Path, postgres: Postgres, *, seed: int, tasks: int, nodes
 
 async def rolling(folder: Path, postgres: Postgres, *, seed: int, rounds: int, nodes: int = 2) -> Report:
     """SIGTERM one node after the other under load, each started again before the next: no repeat, none lost."""
-    async with scene("rolling restart", folder, postgres, seed, nodes) as s:
+    async with scene("rolling restart", folder, postgres, seed, nodes, QUEUE__LEASE_S="30") as s:
         c = s.cluster
         async with c.load():
             for number in range(rounds):
@@ -276,7 +276,7 @@ async def split(folder: Path, postgres: Postgres, *, seed: int, tasks: int) -> R
         front = c.nodes[0]
         await front.stop()
         front.command = ("serve", "--workers", "0")
-        worker = c.add("worker", "--workers", "3", QUEUE__LEASE_S="3")
+        worker = c.add("worker", "--workers", "3")
         await c.start(front, worker)
         s.report.nodes = 2
         for _ in range(tasks):

@@ -119,7 +119,7 @@ async def test_nobody_at_the_port_is_out_of_reach(unused_tcp_port):
 
 
 async def test_hanging_threads_are_left_but_counted(endpoint):
-    async with bridge(f"json://127.0.0.1:{endpoint.port}/hang?rto=20", timeout_s=0.3, concurrency=2) as app:
+    async with bridge(f"json://127.0.0.1:{endpoint.port}/hang?rto=60", timeout_s=0.3, concurrency=2) as app:
         app._service = lambda url: apprise.Apprise.instantiate(url)  # with the patience of the URL, not ours
         outcomes = await asyncio.gather(*(app.deliver(message(n)) for n in range(3)))
         assert Counter(outcome.reason for outcome in outcomes) == {"timeout": 2, "busy": 1}
@@ -130,7 +130,7 @@ async def test_hanging_threads_are_left_but_counted(endpoint):
             await asyncio.wait_for(app._places.acquire(), 60)  # both places are free again
         for _ in range(2):
             app._places.release()
-        app._timeout_s = 10
+        app._timeout_s = 60
         assert await app.deliver(message(5)) == Sent()
 
     assert len(endpoint.calls) == 3
@@ -141,7 +141,7 @@ async def test_what_a_plugin_raises_is_an_outcome_and_keeps_the_secret(endpoint,
     def fail(self, *args, **kwargs):
         raise error("json://me:hunter2@host")
 
-    async with bridge(f"json://me:hunter2@127.0.0.1:{endpoint.port}/x", timeout_s=2) as app:
+    async with bridge(f"json://me:hunter2@127.0.0.1:{endpoint.port}/x", timeout_s=60) as app:
         monkeypatch.setattr(apprise.Apprise, "notify", fail)
         assert await app.deliver(message()) == RetryLater("internal", detail=error.__name__)
 
