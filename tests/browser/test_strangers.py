@@ -22,6 +22,9 @@ def ahead(**more: float) -> str:
 async def test_a_notice_is_seen_while_a_task_is_open_beside_the_table(site: Site, eyes: Eyes) -> None:
     await site.send("exercice")
     await eyes.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=site.url)
+    await eyes.page.add_init_script(  # it stays, however long it takes to look at it
+        "const wait = setTimeout; window.setTimeout = (then, ms, ...more) => ms === 6000 || wait(then, ms, ...more);"
+    )
     page = await eyes.sign_in()
     await page.click(".row .titre")
     await page.click(".drawer button:has-text('Copier')")
