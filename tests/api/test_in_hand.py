@@ -36,11 +36,18 @@ async def calls(service: Service, n: int) -> None:
 
 
 async def passing(town: Town, holds: Callable[[], Any], step_s: float = 0.5) -> None:
-    """Let time pass, step by step, until `holds()`; no faster than the store writes what was handed to it."""
-    while not holds():
-        town.clock.turn(step_s)
+    """Let time pass, step by step, until `holds()`; no faster than the store writes, unless it is held up."""
+
+    async def through_the_store() -> None:
         for _ in range(3):
             await town.store.touch_keys({})
+
+    while not holds():
+        town.clock.turn(step_s)
+        written = asyncio.ensure_future(through_the_store())
+        await asyncio.wait([written], timeout=0.5)
+        written.cancel()
+        await asyncio.gather(written, return_exceptions=True)
 
 
 async def test_an_expired_task_ends_though_all_its_calls_wait_for_their_turn(tmp_path: Path) -> None:
