@@ -164,6 +164,7 @@ class Crew:
 
     def _write(self, hand: Hand, settle: Settle) -> None:
         """Have what came of a task written down."""
+        settle.late = self._late
         try:
             written = self._store.submit(settle)
         except StoreUnavailable as error:
@@ -182,6 +183,11 @@ class Crew:
         if error:  # it stays in hand, like one whose dispatch failed
             log.error("task %s: settling failed", hand.task.id, exc_info=error)
         elif not written.cancelled() and (after := written.result()):
+            self._told_settled(after)
+
+    def _late(self, after: NotificationTask | None) -> None:
+        """It was written down after storage had said no; trying again will then change nothing."""
+        if after:
             self._told_settled(after)
 
     async def _insist(self, hand: Hand, settle: Settle, error: StoreUnavailable) -> None:

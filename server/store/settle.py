@@ -131,14 +131,16 @@ class Settle(Op):
                 if task is not None and (number not in stale or outcome.word is Word.SENT):
                     rows.append(outcome_row(op.task_id, outcome))
                     _reached(batch, task, outcome)
+        reached: set[str] = set()  # tasks of which somebody was, who was not before
         for task_id, word, again in await tx.many(sql.ADD_OUTCOME, rows):
             if word == "sent" and not again:
                 tasks[task_id] = replace(tasks[task_id], sent=tasks[task_id].sent + 1)
+                reached.add(task_id)
         for number, op in enumerate(ops):
             task = tasks.get(op.task_id)
             if task is None or number in stale:
                 done[op] = None
-                if task is not None and op.outcomes and task.status in ENDED and task.sent:
+                if task is not None and task.status in ENDED and op.task_id in reached:
                     tasks[op.task_id] = task = replace(task, failed=task.total - task.skipped - task.sent)
                     batch.event(EventKind.PROGRESS, op.now_ms, task)  # a late `sent` mended an ended task's figures
                 continue

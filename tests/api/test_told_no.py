@@ -108,6 +108,35 @@ async def test_what_stands_in_the_queue_twice_is_done_once(both_engines: str, tm
         await store.close()
 
 
+async def test_an_end_that_was_told_no_and_is_stored_after_all_is_told_of_once(tmp_path: Path) -> None:
+    async with running(tmp_path) as town:
+        email = town.service("email")
+        email.hold()
+        task_id = await town.send("infra")
+        await calls(email, 1)
+        settled: list[NotificationTask] = []
+        town.pool.on_settled.append(settled.append)
+        first, second = Stall(threading.Event()), Stall(threading.Event())
+        stalled = [asyncio.ensure_future(town.store.apply(first))]
+        await town.until(first.begun.is_set)
+        email.release()
+        await town.until(lambda: any(isinstance(op, Settle) for op in town.store._asked))
+        stalled.append(asyncio.ensure_future(town.store.apply(second)))
+        await asyncio.sleep(0)
+        first.go.set()  # the next transaction is the end, and the second stall
+        await town.until(second.begun.is_set)
+        (writing,) = [op for op in town.store._asked if isinstance(op, Settle)]
+        writing.done.set_exception(StoreUnavailable("no answer from storage"))
+        second.go.set()
+        await asyncio.gather(*stalled)
+        await town.until(lambda: settled)
+
+        await passing(town, lambda: not town.pool.hands)
+
+        assert [(task.id, task.status) for task in settled] == [(task_id, Status.COMPLETED)]
+        assert await town.events(task_id) == ["task.enqueued", "task.started", "task.completed"]
+
+
 async def test_a_defect_of_one_who_listens_to_the_store_keeps_nobody_else_from_being_told(tmp_path: Path) -> None:
     async with running(tmp_path) as town:
 
