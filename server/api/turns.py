@@ -2,7 +2,7 @@
 
 When a thousand subscribers come back at once, each has something to do, a handshake or a step of a catch-up, in every
 turn of the event loop. Here they queue for it: `AT_ONCE` in a turn, then a rest that is `REST` times as long as they
-took, or until nobody else has anything to do. A single one need not wait.
+took, though the event loop has nothing else to do: they keep the store's threads busy too. A single one need not wait.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class Turns:
 
     def _rest(self) -> None:
         if self._loop:
-            rest(self._loop, min(REST * (perf_counter() - self._began), REST_MOST_S), self._next)
+            rest_s = REST * (perf_counter() - self._began)
+            self._loop.call_later(min(rest_s, REST_MOST_S), self._next)
 
     def _next(self) -> None:
         self._left = AT_ONCE
