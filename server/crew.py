@@ -170,6 +170,10 @@ class Crew:
         except StoreUnavailable as error:
             self._own(self._insist(hand, settle, error), f"write-{hand.task.id}")
             return
+        except Exception:  # a defect must cost no worker
+            log.exception("task %s: settling failed", hand.task.id)
+            self._forget(hand)
+            return
         self.work.add(written)
         written.add_done_callback(partial(self._written, hand, settle))
 

@@ -17,6 +17,14 @@ from server.model import NotificationTask, Priority, Status
 from server.store import StoreUnavailable
 
 
+class Note:
+    """What came of a task, to be written down."""
+
+    def __init__(self, task: NotificationTask) -> None:
+        self.task = task
+        self.late: object = None
+
+
 class Shelf:
     """A store that has everything written down in the next turn of the event loop, or says no so many times."""
 
@@ -24,14 +32,14 @@ class Shelf:
         self.no = 0
         self.written: list[str] = []
 
-    def submit(self, task: NotificationTask) -> asyncio.Future[NotificationTask]:
+    def submit(self, note: Note) -> asyncio.Future[NotificationTask]:
         if self.no:
             self.no -= 1
             raise StoreUnavailable("no")
         loop = asyncio.get_running_loop()
         done = loop.create_future()
-        self.written.append(task.id)
-        loop.call_soon(done.set_result, task)
+        self.written.append(note.task.id)
+        loop.call_soon(done.set_result, note.task)
         return done
 
 
@@ -59,7 +67,7 @@ class Errand:
     def stop(self, why: str) -> None:
         self.stopped = self.stopped or why
 
-    async def round(self) -> NotificationTask:
+    async def round(self) -> Note:
         if self.before:
             await self.before.wait()
         self.scene.at_once.add(self)
@@ -74,9 +82,9 @@ class Errand:
         self.scene.done.append(self.task.id)
         if self.fails:
             raise RuntimeError("a defect")
-        return self.task
+        return Note(self.task)
 
-    async def insist(self, settle: NotificationTask, said: StoreUnavailable) -> NotificationTask:
+    async def insist(self, settle: Note, said: StoreUnavailable) -> NotificationTask:
         return await self.scene.shelf.submit(settle)
 
 
