@@ -34,6 +34,11 @@ def rest(loop: asyncio.AbstractEventLoop, seconds: float, then: Callable[[], Non
     loop.call_soon(look, begun)
 
 
+def pause(loop: asyncio.AbstractEventLoop, seconds: float, then: Callable[[], None]) -> None:
+    """Call `then` after `seconds`, whatever there is to do meanwhile."""
+    loop.call_later(seconds, then)
+
+
 class Turns:
     """One queue, first come, first served."""
 
@@ -67,7 +72,7 @@ class Turns:
     def _rest(self) -> None:
         if self._loop:
             rest_s = REST * (perf_counter() - self._began)
-            self._loop.call_later(min(rest_s, REST_MOST_S), self._next)
+            pause(self._loop, min(rest_s, REST_MOST_S), self._next)
 
     def _next(self) -> None:
         self._left = AT_ONCE

@@ -22,7 +22,7 @@ from tests.api.stream_kit import Desk, close_code, desk, settle
 async def in_the_queue(kit: Desk, opening: Any) -> AsyncIterator[asyncio.Task[Any]]:
     """`opening` while it waits for its turn behind many who came before; it comes at the end of the block."""
     rests: list[Callable[[], None]] = []
-    with patch("server.api.turns.rest", lambda _, seconds, then: rests.append(then)):
+    with patch("server.api.turns.pause", lambda _, seconds, then: rests.append(then)):
         for _ in range(AT_ONCE):
             await kit.hub.turns.take()
         await kit.until(lambda: rests)
