@@ -45,6 +45,8 @@ async def look(site: Site, browser: Browser) -> AsyncIterator[Callable[..., Awai
     yield look
     for eyes in opened:
         await eyes.context.close()
+    for eyes in opened:
+        eyes.forget(*eyes.forgotten)
     complaints = [complaint for eyes in opened for complaint in eyes.complaints]
     assert complaints == []
 

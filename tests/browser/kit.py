@@ -93,6 +93,7 @@ class Eyes:
         self.context = context
         self.page = page
         self.complaints: list[str] = []
+        self.forgotten: list[str] = []
         self.requests: list[str] = []
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.complaints.append(f"exception: {error}"))
@@ -131,7 +132,8 @@ class Eyes:
             await self.page.screenshot(path=SHOTS / f"{name}.png")
 
     def forget(self, *words: str) -> None:
-        """Drop the complaints that hold one of `words`: what a test brought about itself."""
+        """Drop the complaints that hold one of `words`, and what comes late: what a test brought about itself."""
+        self.forgotten += words
         self.complaints = [text for text in self.complaints if not any(word in text for word in words)]
 
 
