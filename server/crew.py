@@ -103,9 +103,10 @@ class Crew:
         hand.since_ms = self._clock.now_ms()
         hand.worker = heappop(self._numbers) if self._numbers else next(self._more_numbers)
         self.busy.add(hand)
-        self._vacate(hand, -1)
+        self._count(hand, -1)
 
-    def _vacate(self, hand: Hand, workers: int) -> None:
+    def _count(self, hand: Hand, workers: int) -> None:
+        """So many more workers of the kind that `hand` takes have nothing to do."""
         if hand.express:
             self.express += workers
         else:
@@ -114,7 +115,7 @@ class Crew:
     def _rise(self, hand: Hand) -> None:
         self.busy.discard(hand)
         heappush(self._numbers, hand.worker)
-        self._vacate(hand, +1)
+        self._count(hand, +1)
         if not hand.express and hand.stopped not in KEEP_PLACE:
             self.hand_s += (self._clock.monotonic() - hand.begun_s - self.hand_s) / 16
 

@@ -7,9 +7,11 @@ is a fake (`Service`).
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from server.http.front import FRONT
 from server.model import ApiKey, Event, Role
 from server.settings import Settings
 from server.store.desk import Run
+from server.store.engine import Op
 from tests.api.http_kit import TurnedClock
 from tests.stores import store_url
 
@@ -87,6 +90,21 @@ def jean(number: int = 0, *, canal: str = "email", **more: Any) -> dict[str, Any
         "telephone": f"+33 6 12 34 {number // 100 % 100:02d} {number % 100:02d}",
         "preferences": {"canal_prefere": canal},
     } | more
+
+
+@dataclass(eq=False)
+class Stall(Op):
+    """Storage that takes its time over a transaction, until `go`."""
+
+    go: threading.Event
+    begun: threading.Event = field(default_factory=threading.Event)
+
+    @classmethod
+    async def apply(cls, batch: Any, ops: list[Stall]) -> list[Any]:
+        for op in ops:
+            op.begun.set()
+            assert op.go.wait(60)
+        return [None] * len(ops)
 
 
 class Town:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,11 @@ import pytest
 from notifiers import Message, Outcome, Sent
 from server.app import CHANNELS
 from server.channels import Channel
-from server.model import Event
 from server.store import StoreUnavailable
 from server.store.engine import Op
 from server.store.settle import Settle
 from tests.api.http_kit import TurnedClock
-from tests.kit import Service, Town, jean, running
+from tests.kit import Service, Stall, Town, jean, running
 
 
 def in_s(town: Town, seconds: float) -> str:
@@ -33,6 +31,13 @@ async def calls(service: Service, n: int) -> None:
     while len(service.calls) < n:
         service.arrived.clear()
         await service.arrived.wait()
+
+
+async def quick_ones(town: Town) -> None:
+    """Tasks that are soon done, so that more is claimed than there are workers."""
+    for number in range(50):
+        await town.send("infra", [jean(number, canal="app")])
+        await town.until_idle()
 
 
 async def passing(town: Town, holds: Callable[[], Any], step_s: float = 0.5) -> None:
@@ -142,9 +147,7 @@ async def test_progress_is_told_though_the_time_of_day_is_set_back(tmp_path: Pat
 
 async def test_what_was_claimed_ahead_in_vain_keeps_its_place_before_what_came_later(tmp_path: Path) -> None:
     async with running(tmp_path, QUEUE__WORKERS="1", QUEUE__EXPRESS_WORKERS="0") as town:
-        for number in range(50):  # quick ones, so that more is claimed than there are workers
-            await town.send("infra", [jean(number, canal="app")])
-            await town.until_idle()
+        await quick_ones(town)
         email, app = town.service("email"), town.service("app")
         email.hold()
         await town.post("/admin/api/queue/pause")
@@ -185,107 +188,9 @@ async def test_what_a_drain_gives_back_keeps_its_place_before_what_came_later(tm
         assert again.reached == ["u2", "u3"]
 
 
-@dataclass(eq=False)
-class Stall(Op):
-    """Storage that takes its time over a transaction, until `go`."""
-
-    go: threading.Event
-    begun: threading.Event = field(default_factory=threading.Event)
-
-    @classmethod
-    async def apply(cls, batch: Any, ops: list[Stall]) -> list[Any]:
-        for op in ops:
-            op.begun.set()
-            assert op.go.wait(60)
-        return [None] * len(ops)
-
-
-async def claim_in_a_stalled_commit(town: Town) -> tuple[str, Callable[[], Awaitable[None]]]:
-    """A task whose claim is being committed, and what ends that commit."""
-    first, second = Stall(threading.Event()), Stall(threading.Event())
-    await town.post("/admin/api/queue/pause")
-    task_id = await town.send("infra")
-    await town.until(lambda: town.pool.caught_up)
-    news: list[list[Event]] = []
-    town.store.on_commit.remove(town.pool.told)  # it hears of it later
-    town.store.on_commit.append(news.append)
-    await town.post("/admin/api/queue/resume")
-    town.store.on_commit.remove(news.append)
-    town.store.on_commit.append(town.pool.told)
-
-    stalled = [asyncio.ensure_future(town.store.apply(first))]
-    await town.until(first.begun.is_set)
-    for events in news:
-        town.pool.told(events)
-    await town.until(lambda: town.pool._asking)
-    stalled.append(asyncio.ensure_future(town.store.apply(second)))
-    await asyncio.sleep(0)
-    first.go.set()  # the next transaction is the claim, and the second stall
-    await town.until(second.begun.is_set)
-
-    async def go_on() -> None:
-        second.go.set()
-        await asyncio.gather(*stalled, return_exceptions=True)
-
-    return task_id, go_on
-
-
-async def test_a_claim_that_a_drain_meets_is_given_back(tmp_path: Path) -> None:
-    async with running(tmp_path) as town:
-        email = town.service("email")
-        task_id, go_on = await claim_in_a_stalled_commit(town)
-
-        draining = asyncio.create_task(town.pool.drain(30))
-        await asyncio.wait([draining], timeout=0.1)
-        await go_on()
-        await draining
-
-        task = await town.task(task_id)
-        assert (task["status"], task["node"], task["attempts"]) == ("pending", None, 0)
-        assert email.reached == []
-
-
-async def test_a_claim_that_was_told_no_and_is_stored_after_all_is_worked_on_at_once(tmp_path: Path) -> None:
-    async with running(tmp_path) as town:
-        task_id, go_on = await claim_in_a_stalled_commit(town)
-
-        await town.until(lambda: not town.pool.caught_up and not town.pool._asking)  # it was told no
-        await go_on()
-
-        assert (await town.until_status(task_id, "completed"))["attempts"] == 1
-
-
-async def test_a_post_that_was_told_no_and_is_stored_after_all_is_sent_at_once(tmp_path: Path) -> None:
-    async with running(tmp_path) as town:
-        await town.until(lambda: town.pool.caught_up)
-        first, second = Stall(threading.Event()), Stall(threading.Event())
-        stalled = [asyncio.ensure_future(town.store.apply(first))]
-        await town.until(first.begun.is_set)
-        body = {"titre": "t", "message": "m", "utilisateurs": [jean()]}
-        posted = asyncio.ensure_future(town.post("/api/notifications/meteo", body))
-        await town.until(lambda: town.pool._taking)
-        stalled.append(asyncio.ensure_future(town.store.apply(second)))
-        await asyncio.sleep(0)
-        first.go.set()
-
-        assert (await posted).status == 503
-        second.go.set()
-        await asyncio.gather(*stalled, return_exceptions=True)
-
-        async def stored() -> list[Any]:
-            found: list[Any] = (await town.json("/api/queue/tasks"))["tasks"]
-            return found
-
-        await town.until(stored)
-        [task] = await stored()
-        assert (await town.until_status(task["id"], "completed"))["attempts"] == 1
-
-
 async def test_a_task_that_is_being_stored_keeps_no_worker_from_those_that_wait(tmp_path: Path) -> None:
     async with running(tmp_path, QUEUE__WORKERS="1", QUEUE__EXPRESS_WORKERS="0") as town:
-        for number in range(50):  # quick ones, so that more is claimed than there are workers
-            await town.send("infra", [jean(number, canal="app")])
-            await town.until_idle()
+        await quick_ones(town)
         email, app = town.service("email"), town.service("app")
         email.hold()
         await town.send("infra", [jean(1)])

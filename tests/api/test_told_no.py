@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,90 @@ from server.store.engine import Op
 from server.store.rows import chunk_cell
 from server.store.settle import End, Settle
 from server.store.writes import Claim, Enqueue
-from tests.api.test_in_hand import Stall, calls, passing
-from tests.kit import Town, running
+from tests.api.test_in_hand import calls, passing
+from tests.kit import Stall, Town, jean, running
 from tests.stores import store_url
+
+
+async def claim_in_a_stalled_commit(town: Town) -> tuple[str, Callable[[], Awaitable[None]]]:
+    """A task whose claim is being committed, and what ends that commit."""
+    first, second = Stall(threading.Event()), Stall(threading.Event())
+    await town.post("/admin/api/queue/pause")
+    task_id = await town.send("infra")
+    await town.until(lambda: town.pool.caught_up)
+    news: list[list[Event]] = []
+    town.store.on_commit.remove(town.pool.told)  # it hears of it later
+    town.store.on_commit.append(news.append)
+    await town.post("/admin/api/queue/resume")
+    town.store.on_commit.remove(news.append)
+    town.store.on_commit.append(town.pool.told)
+
+    stalled = [asyncio.ensure_future(town.store.apply(first))]
+    await town.until(first.begun.is_set)
+    for events in news:
+        town.pool.told(events)
+    await town.until(lambda: town.pool._asking)
+    stalled.append(asyncio.ensure_future(town.store.apply(second)))
+    await asyncio.sleep(0)
+    first.go.set()  # the next transaction is the claim, and the second stall
+    await town.until(second.begun.is_set)
+
+    async def go_on() -> None:
+        second.go.set()
+        await asyncio.gather(*stalled, return_exceptions=True)
+
+    return task_id, go_on
+
+
+async def test_a_claim_that_a_drain_meets_is_given_back(tmp_path: Path) -> None:
+    async with running(tmp_path) as town:
+        email = town.service("email")
+        task_id, go_on = await claim_in_a_stalled_commit(town)
+
+        draining = asyncio.create_task(town.pool.drain(30))
+        await asyncio.wait([draining], timeout=0.1)
+        await go_on()
+        await draining
+
+        task = await town.task(task_id)
+        assert (task["status"], task["node"], task["attempts"]) == ("pending", None, 0)
+        assert email.reached == []
+
+
+async def test_a_claim_that_was_told_no_and_is_stored_after_all_is_worked_on_at_once(tmp_path: Path) -> None:
+    async with running(tmp_path) as town:
+        task_id, go_on = await claim_in_a_stalled_commit(town)
+
+        await town.until(lambda: not town.pool.caught_up and not town.pool._asking)  # it was told no
+        await go_on()
+
+        assert (await town.until_status(task_id, "completed"))["attempts"] == 1
+
+
+async def test_a_post_that_was_told_no_and_is_stored_after_all_is_sent_at_once(tmp_path: Path) -> None:
+    async with running(tmp_path) as town:
+        await town.until(lambda: town.pool.caught_up)
+        first, second = Stall(threading.Event()), Stall(threading.Event())
+        stalled = [asyncio.ensure_future(town.store.apply(first))]
+        await town.until(first.begun.is_set)
+        body = {"titre": "t", "message": "m", "utilisateurs": [jean()]}
+        posted = asyncio.ensure_future(town.post("/api/notifications/meteo", body))
+        await town.until(lambda: town.pool._taking)
+        stalled.append(asyncio.ensure_future(town.store.apply(second)))
+        await asyncio.sleep(0)
+        first.go.set()
+
+        assert (await posted).status == 503
+        second.go.set()
+        await asyncio.gather(*stalled, return_exceptions=True)
+
+        async def stored() -> list[Any]:
+            found: list[Any] = (await town.json("/api/queue/tasks"))["tasks"]
+            return found
+
+        await town.until(stored)
+        [task] = await stored()
+        assert (await town.until_status(task["id"], "completed"))["attempts"] == 1
 
 
 async def test_an_end_that_was_told_no_and_waits_to_be_stored_twice_counts_once(

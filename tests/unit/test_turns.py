@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from unittest.mock import Mock
 
 import pytest
 
@@ -14,13 +13,7 @@ from server.api.turns import AT_ONCE, Turns, rest
 
 async def test_a_few_go_at_once_and_the_others_in_order_after_a_rest(monkeypatch: pytest.MonkeyPatch):
     rests: list[Callable[[], None]] = []
-    loop = asyncio.get_running_loop()
-    monkeypatch.setattr(
-        "server.api.turns.asyncio.get_running_loop",
-        lambda: Mock(
-            call_soon=loop.call_soon, call_later=lambda _, go: rests.append(go), create_future=loop.create_future
-        ),
-    )
+    monkeypatch.setattr(module, "pause", lambda _, seconds, then: rests.append(then))
     turns, gone = Turns(), list[int]()
 
     async def work(n: int) -> None:
