@@ -189,7 +189,11 @@ class QueueManager:
             elif taking:
                 self._pool.release(taking)
 
-        enqueue.late = begin
+        def may_have_begun(stored: object) -> None:
+            if taking and isinstance(stored, NotificationTask) and stored.status is Status.PROCESSING:
+                self._pool.unsure.add(stored, Chunk(0, people.first, {}), taking.begun_s)
+
+        enqueue.late, enqueue.unsure = begin, may_have_begun
         try:
             stored = await self._store.apply(enqueue)
         except BaseException:

@@ -25,6 +25,7 @@ from server.model import Event, EventKind, NotificationTask, Priority
 from server.store import Store, StoreUnavailable
 from server.store.reads import Chunk
 from server.store.writes import Claim, Claimed, Renew, Sweep, Swept, Taking
+from server.unsure import Unsure
 
 log = logging.getLogger("tocsin.workers")
 
@@ -73,6 +74,7 @@ class WorkerPool:
         self._letting = Letting(store, node)
         self._crew = Crew(store, clock, self.workers, self.express_workers, self._freed, self._settled)
         self.hands = self._crew.hands
+        self.unsure = Unsure(clock, settings.queue.lease_s, self._renew, self._begin)
         self._taking: set[Taking] = set()  # workers kept for tasks that are being stored
         self._none_taking = asyncio.Event()
         self._none_taking.set()
@@ -260,6 +262,7 @@ class WorkerPool:
         self._none_taking.clear()
         claim = Claim(now_ms, lease_ms, self.node, slots, express, self._rates)
         claim.late = partial(self._take_up, begun=begun)
+        claim.unsure = partial(self._may_have_taken, begun=begun)
         try:
             claimed: Claimed = await self._store.apply(claim)
         except StoreUnavailable:
@@ -281,6 +284,16 @@ class WorkerPool:
     def _take_up(self, claimed: Claimed, begun: float) -> None:
         for task in sorted(claimed.tasks, key=lambda task: (task.priority, task.place_ms, task.id)):
             self._begin(task, claimed.chunks[task.id], begun)
+
+    def _may_have_taken(self, claimed: Claimed, begun: float) -> None:
+        for task in claimed.tasks:
+            self.unsure.add(task, claimed.chunks[task.id], begun)
+
+    async def _renew(self, held: list[tuple[str, int]]) -> set[str]:
+        """Have this node's leases of (id, fence) begin anew; the ids of those that it has."""
+        lease_ms = int(self._settings.queue.lease_s * 1000)
+        kept: set[str] = await self._store.apply(Renew(held, self._clock.now_ms(), lease_ms, self.node))
+        return kept
 
     def _begin(self, task: NotificationTask, first: Chunk, begun: float) -> None:
         here = task.id in self.hands  # cancelled and wanted again: what its last calls come to is not known yet
@@ -340,7 +353,7 @@ class WorkerPool:
                 each.may_call()  # stops, once its time is over, though all its calls wait for their turn
             if self.hands and now - self._renewed >= lease_s / 3:
                 held = [(hand.task.id, hand.task.fence) for hand in self.hands.values()]
-                kept = await self._store.apply(Renew(held, self._clock.now_ms(), int(lease_s * 1000)))
+                kept = await self._renew(held)
                 for task_id, fence in held:
                     hand = self.hands.get(task_id)
                     if hand and hand.task.fence == fence:
@@ -351,6 +364,7 @@ class WorkerPool:
                 self._renewed = now
             elif not self.hands:
                 self._renewed = now
+            await self.unsure.make_sure(self.hands)
             await self._give_way()
 
     async def _give_way(self) -> None:

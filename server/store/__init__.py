@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
@@ -112,10 +112,13 @@ class Store:
             for told in self.on_commit:
                 _told(told, events)
 
-    def _failed(self, ops: list[Op], error: BaseException) -> None:
+    def _failed(self, ops: list[Op], error: BaseException, results: Sequence[Any] = ()) -> None:
         for op in ops:
             if not op.done.done():
                 op.done.set_exception(error)
+        for op, result in zip(ops, results, strict=False):
+            if op.unsure:
+                _told(op.unsure, result)
 
     # --- reading ---------------------------------------------------------------------------------
 

@@ -78,6 +78,8 @@ class Op:
     done: asyncio.Future[Any]
     since: float  # perf_counter() when it was handed over
     late: Callable[[Any], None] | None = None  # told what it gave, where whoever asked was told no before
+    unsure: Callable[[Any], None] | None = None
+    """Told what it gives if it was written, where whoever asked was told no and nobody says whether it was."""
     rank: ClassVar[int | None] = None
     """Where its kind stands among neighbours that have one too (`batch`): nobody hands over two such at once whose
     order counts. None: what was handed over before it is applied before it."""
@@ -92,6 +94,12 @@ class Committed(Protocol):
     """Called in the event loop after a commit, in commit order."""
 
     def __call__(self, results: list[tuple[Op, Any]], events: list[Event]) -> None: ...
+
+
+class Failed(Protocol):
+    """Called in the event loop where a commit failed; with `results`, what `ops` gave if it was written after all."""
+
+    def __call__(self, ops: list[Op], error: BaseException, results: Sequence[Any] = ()) -> None: ...
 
 
 Apply = Callable[[Tx, list[Op]], Coroutine[Any, Any, tuple[list[Any], list[Event]]]]
@@ -121,7 +129,7 @@ class Engine(Protocol):
 
     dialect: str
 
-    async def open(self, apply: Apply, committed: Committed, failed: Callable[[list[Op], BaseException], None]) -> None:
+    async def open(self, apply: Apply, committed: Committed, failed: Failed) -> None:
         """Connect, bring the schema up to date and begin to commit. Raises StoreRefused or StoreUnavailable."""
 
     def submit(self, op: Op) -> None:

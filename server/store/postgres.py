@@ -26,6 +26,7 @@ from server.store.engine import (
     MAX_WAITING,
     Apply,
     Committed,
+    Failed,
     Op,
     Pace,
     Row,
@@ -195,7 +196,7 @@ class PostgresEngine:
         self._pool: Any = None
         self._writer: Any = None
 
-    async def open(self, apply: Apply, committed: Committed, failed: Callable[[list[Op], BaseException], None]) -> None:
+    async def open(self, apply: Apply, committed: Committed, failed: Failed) -> None:
         self._apply, self._committed, self._failed = apply, committed, failed
         try:
             migrating = await asyncpg.connect(
@@ -290,6 +291,7 @@ class PostgresEngine:
                 return
 
     async def _commit(self, ops: list[Op], tries: int = 3) -> None:
+        unsure: list[Any] = []
         try:
             if self._writer.is_closed():
                 self._writer = await self._connect()
@@ -297,11 +299,12 @@ class PostgresEngine:
             tx = _Tx(self._writer)
             results, events = await self._apply(tx, ops)
             await tx.flush()
+            unsure = results  # from here on, a connection that breaks does not tell
             await self._writer.execute(self._commit_and_tell if events else "COMMIT")
         except NO as error:
             log.error("storage says no: %s", error or type(error).__name__)
             self._writer.terminate()
-            self._failed(ops, StoreUnavailable(str(error) or type(error).__name__))
+            self._failed(ops, StoreUnavailable(str(error) or type(error).__name__), unsure)
         except AGAIN as error:
             await self._roll_back()
             if tries:

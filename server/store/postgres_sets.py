@@ -46,8 +46,8 @@ FROM {_arrays("text bigint bigint int")} AS v(id, sent, failed, crashes) WHERE t
     + f"FROM {_arrays('text text bigint bigint int int bigint bigint bigint text text')} AS v"
     + f"({', '.join(f'column{n}' for n in range(1, 12))}) WHERE id = v.column1",
     sql.RENEW: f"""
-UPDATE task SET lease_ms = v.lease_ms FROM {_arrays("text bigint bigint")} AS v(id, fence, lease_ms)
-WHERE task.id = v.id AND task.fence = v.fence AND status = 'processing' RETURNING task.id""",
+UPDATE task SET lease_ms = v.lease_ms FROM {_arrays("text bigint bigint text")} AS v(id, fence, lease_ms, node)
+WHERE task.id = v.id AND task.fence = v.fence AND task.node = v.node AND status = 'processing' RETURNING task.id""",
 }
 """Only statements whose rows concern different keys each, so that their order is of no account."""
 

@@ -115,7 +115,7 @@ WHERE id {among}"""
 """Take what READY has locked. No RETURNING: in SQLite it takes as long again as the update."""
 
 RENEW = """
-UPDATE task SET lease_ms = $3 WHERE id = $1 AND fence = $2 AND status = 'processing' RETURNING id"""
+UPDATE task SET lease_ms = $3 WHERE id = $1 AND fence = $2 AND node = $4 AND status = 'processing' RETURNING id"""
 
 NEXT_DUE = "SELECT due_ms FROM task WHERE due_ms > 0 ORDER BY due_ms LIMIT 1"
 NEXT_EXPIRY = """

@@ -31,6 +31,7 @@ from server.store.engine import (
     MAX_WAITING,
     Apply,
     Committed,
+    Failed,
     Op,
     Pace,
     Row,
@@ -144,7 +145,7 @@ class SqliteEngine:
         self._connection: apsw.Connection | None = None  # the writer's
         self._checkpointer = Checkpointer(self._connect_beside)
 
-    async def open(self, apply: Apply, committed: Committed, failed: Callable[[list[Op], BaseException], None]) -> None:
+    async def open(self, apply: Apply, committed: Committed, failed: Failed) -> None:
         refuse_racy(tuple(int(part) for part in apsw.sqlite_lib_version().split(".")))
         self._loop = asyncio.get_running_loop()
         self._apply, self._committed, self._failed = apply, committed, failed

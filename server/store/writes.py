@@ -246,11 +246,12 @@ class Claim(Op):
 
 @dataclass(eq=False)
 class Renew(Op):
-    """Hold on to tasks: (id, fence) pairs, for `lease_for_ms` more. Gives the ids that are still the caller's."""
+    """Hold on to `node`'s tasks: (id, fence) pairs, for `lease_for_ms` more. Gives the ids of those that still are."""
 
     held: list[tuple[str, int]]
     now_ms: int
     lease_for_ms: int
+    node: str
 
     @classmethod
     async def apply(cls, batch: Batch, ops: list[Renew]) -> list[Any]:
@@ -258,7 +259,8 @@ class Renew(Op):
 
     async def _renew(self, batch: Batch) -> set[str]:
         lease_ms = await batch.tx.now_ms(self.now_ms) + self.lease_for_ms
-        return {row[0] for row in await batch.tx.many(sql.RENEW, [(*held, lease_ms) for held in sorted(self.held)])}
+        held = [(*held, lease_ms, self.node) for held in sorted(self.held)]
+        return {row[0] for row in await batch.tx.many(sql.RENEW, held)}
 
 
 class Swept(msgspec.Struct, frozen=True):

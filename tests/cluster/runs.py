@@ -189,7 +189,7 @@ async def storage(
 
     How soon a POST was told so is a fault with `strict` alone: other work on the same cores makes any answer late.
     """
-    async with scene(f"PostgreSQL: {', '.join(how)}", folder, postgres, seed, QUEUE__LEASE_S="8") as s:
+    async with scene(f"PostgreSQL: {', '.join(how)}", folder, postgres, seed, QUEUE__LEASE_S="30") as s:
         c = s.cluster
         await c.post(c.nodes[0], 1_500)  # one that is in hand while it happens, and read on after it
         async with c.load(backlog=1_600):
@@ -255,7 +255,7 @@ async def by_way(
     troubles: tuple[Callable[[], Awaitable[None]], ...],
 ) -> Report:
     """The nodes come to PostgreSQL by a `way` on which there are `troubles` under load, each over when it returns."""
-    async with scene("a pooler between", folder, postgres, seed, 2, way, QUEUE__LEASE_S="8") as s:
+    async with scene("a pooler between", folder, postgres, seed, 2, way, QUEUE__LEASE_S="30") as s:
         c = s.cluster
         async with c.load():
             for trouble in troubles:

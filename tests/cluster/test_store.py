@@ -135,7 +135,7 @@ async def test_leases_go_by_the_databases_clock_whatever_a_nodes_own_says(pair: 
     held = await pair.b.task(task.id)
     assert held and held.status is Status.PROCESSING and held.fence == 1
     assert abs(held.lease_ms - now_ms() - LEASE_MS) < a_day_ms / 24  # type: ignore[operator]
-    assert await pair.a.apply(Renew([(task.id, 1)], now_ms() - a_day_ms, LEASE_MS)) == {task.id}
+    assert await pair.a.apply(Renew([(task.id, 1)], now_ms() - a_day_ms, LEASE_MS, "late")) == {task.id}
 
 
 async def test_who_lost_a_lease_can_write_nothing_more_but_a_late_sent(pair: Pair) -> None:
@@ -146,7 +146,7 @@ async def test_who_lost_a_lease_can_write_nothing_more_but_a_late_sent(pair: Pai
     (again,) = (await claim(pair.b, "b")).tasks
 
     refused = Outcome(n=0, run=1, round=1, attempt=1, channel="email", word=Word.REFUSED, at_ms=now_ms())
-    assert await pair.a.apply(Renew([(task.id, 1)], now_ms(), LEASE_MS)) == set()
+    assert await pair.a.apply(Renew([(task.id, 1)], now_ms(), LEASE_MS, "a")) == set()
     assert await pair.a.apply(Settle(task.id, 1, now_ms(), [refused], final=End(Failure(kind="unreached")))) is None
     assert await pair.a.apply(Settle(task.id, 1, now_ms(), [sent()], final=Again())) is None
 

@@ -16,7 +16,7 @@ LAYERS: list[set[str]] = [
     {"notifiers", "server.clock", "server.version", "server.targets"},
     {"server.model", "server.i18n", "server.settings", "server.config", "server.spreadsheet", "server.views"},
     {"server.store", "server.channels", "server.gate", "server.logs"},
-    {"server.log", "server.dispatch", "server.crew", "server.letting", "server.http"},
+    {"server.log", "server.dispatch", "server.crew", "server.letting", "server.unsure", "server.http"},
     {"server.workers", "server.followers", "server.vetting"},
     {"server.queue", "server.stats", "server.cluster"},
     {"server.api"},

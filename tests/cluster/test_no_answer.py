@@ -1,0 +1,107 @@
+"""PostgreSQL commits, and the connection breaks before it says so: what the node then has in hand it takes up."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from server.model import NotificationTask, Status
+from server.store.verify import verify
+from server.store.writes import Claimed
+from tests import stores
+from tests.kit import Town, jean, running
+
+
+@pytest.fixture
+async def town(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Town]:
+    """A node over PostgreSQL."""
+    monkeypatch.setitem(stores.ENGINE, "name", "postgres")
+    async with running(tmp_path) as town:
+        yield town
+        assert await verify(town.store) == []
+
+
+class Cut:
+    """A connection that breaks at the next COMMIT: after it, or (`lost`) before."""
+
+    def __init__(self, connection: Any, lost: bool):
+        self._connection, self._lost = connection, lost
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    async def execute(self, statement: str) -> Any:
+        if "COMMIT" not in statement:
+            return await self._connection.execute(statement)
+        if not self._lost:
+            await self._connection.execute(statement)
+        raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+
+
+def cut_once(town: Town, when: Callable[[Any], bool], *, lost: bool = False) -> None:
+    """Cut the connection at the commit of the next operation that comes to something of which `when` holds."""
+    engine: Any = town.store._engine
+    apply = engine._apply
+
+    async def watched(tx: Any, ops: Any) -> Any:
+        results, events = await apply(tx, ops)
+        if any(when(result) for result in results):
+            engine._apply = apply
+            engine._writer = Cut(engine._writer, lost)
+        return results, events
+
+    engine._apply = watched
+
+
+def claims_something(result: Any) -> bool:
+    return isinstance(result, Claimed) and bool(result.tasks)
+
+
+def stored_as_claimed(result: Any) -> bool:
+    return isinstance(result, NotificationTask) and result.status is Status.PROCESSING
+
+
+async def turned_until_completed(town: Town, task_id: str, seconds: float) -> dict[str, Any]:
+    """The task once it is completed, which it must be within `seconds` of the node's clock."""
+    until = town.clock.monotonic() + seconds
+
+    async def completed() -> bool:
+        town.clock.turn(0.05)
+        assert town.clock.monotonic() < until
+        return bool((await town.task(task_id))["status"] == "completed")
+
+    await town.until(completed)
+    return await town.task(task_id)
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["written", "not written"])
+async def test_a_claim_that_nobody_confirmed_is_worked_on_long_before_its_lease_ends(town: Town, lost: bool) -> None:
+    email = town.service("email")
+    await town.post("/admin/api/queue/pause")
+    task_id = await town.send("infra", [jean(1), jean(2)])
+    cut_once(town, claims_something, lost=lost)
+
+    await town.post("/admin/api/queue/resume")
+
+    task = await turned_until_completed(town, task_id, seconds=10)
+    assert task["attempts"] == 1
+    assert sorted(email.reached) == ["u1", "u2"]
+    kinds = await town.events(task_id)
+    assert kinds.count("task.started") == 1 and "task.retry_scheduled" not in kinds
+
+
+async def test_a_post_that_nobody_confirmed_and_that_is_stored_is_sent_long_before_its_lease_ends(town: Town) -> None:
+    email = town.service("email")
+    await town.until(lambda: town.pool.caught_up)
+    cut_once(town, stored_as_claimed)
+
+    answer = await town.post("/api/notifications/infra", {"titre": "t", "message": "m", "utilisateurs": [jean()]})
+
+    assert answer.status == 503  # it may have been stored, and was
+    [task] = (await town.json("/api/queue/tasks"))["tasks"]
+    await turned_until_completed(town, task["id"], seconds=10)
+    assert len(email.reached) == 1
