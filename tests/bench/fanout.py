@@ -6,7 +6,9 @@ loop of its own. `a frame each` waits with the next commit until everyone was to
 rests with which many are told (server/api/live.py): the same frames on both sides, one behind the other. `as they come`
 has the rests and does not wait: what is committed during a rest goes out as one frame. What is compared is the fan-out
 alone, from the log's `append` to the socket, with the making of the event; `drain` has the whole way from POST to
-frame. The server and those who read are processes of their own, on a core each where there are two.
+frame. The ring is full before it begins, as on a node that has worked for a while: one that still fills it pays for
+fresh memory, too. Both sides stand ready and are measured in turns, a burst each: the machine's own ups and downs meet
+both. The servers and those who read are processes of their own, on a core each where there are two.
 
     python -m tests.bench.fanout [quick]
 """
@@ -21,13 +23,14 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import uvloop
 from aiohttp import web
+from msgspec import Struct
 
 from server.api import live, stream
 from server.api.fanout import Hub
@@ -40,8 +43,8 @@ from server.log import Log
 from server.model import ApiKey, Event, Role
 from server.settings import Auth, Events, Settings
 from server.store import open_store
+from tests.bench.readers import KEY, Child, read
 
-KEY = "tocsin_key_of_the_bench_0123456789"
 REST = live.REST
 BODY = (
     '{"seq":%d,"event":"task.completed","at":"2025-11-13T10:00:00.123Z","ns":%019d,"task":{"id":'
@@ -59,6 +62,7 @@ BURSTS = {  # events per commit, and whether the next one waits until all are to
     "8 events per commit, as they come": (8, 0),
 }
 FIRST = 1_000_000  # numbers of one width, so that all frames are equally long
+FILL = 65_536  # events that were there before the first reader: as many as the ring may hold
 
 
 class Nothing:
@@ -99,6 +103,10 @@ class Bare:
         self.sockets.remove(ws)
         return ws
 
+    async def fill(self) -> None:
+        """There is no ring here."""
+        self.seq += FILL
+
     async def tell(self, n: int, *, each: bool) -> None:
         """Send `n` messages to all."""
         for _ in range(n):
@@ -118,7 +126,7 @@ class Tocsin:
 
     def __init__(self) -> None:
         self.clock = SystemClock()
-        self.log = Log(Nothing(), 65_536, self.clock)
+        self.log = Log(Nothing(), FILL, self.clock)
         self.hub: Hub | None = None
 
     async def build(self, folder: Path) -> web.Application:
@@ -142,6 +150,11 @@ class Tocsin:
 
     async def stats(self) -> dict[str, Any]:
         return {}
+
+    async def fill(self) -> None:
+        """Have the ring hold as much as it may, as it does after some minutes of work."""
+        for seq in range(FIRST + 1, FIRST + FILL + 1):
+            self.log.append([self.event(seq)])
 
     async def tell(self, n: int, *, each: bool) -> None:
         """Append `n` events, as one commit does; with `each`, wait until they are on their way."""
@@ -201,6 +214,9 @@ async def obey(side: Bare | Tocsin, line: list[str]) -> float:
         case ["rss"]:
             gc.collect()
             return rss_kib()
+        case ["fill"]:
+            await side.fill()
+            return 0
         case ["burst", n, at_once, each]:
             live.REST = 0.0 if each == "1" else REST
             began = time.monotonic_ns()
@@ -221,216 +237,103 @@ async def obey(side: Bare | Tocsin, line: list[str]) -> float:
     raise ValueError(line)
 
 
-# --- the readers' side ---------------------------------------------------------------------------
-
-
-class Reader(asyncio.Protocol):
-    """One subscriber that looks at no more than it must: the end of what came."""
-
-    def __init__(self, crew: Crew) -> None:
-        self.crew = crew
-        self.buffer = b""  # the end of what came before: a number may lie across two pieces
-        self.open = False
-        self.seen = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.write(  # type: ignore[attr-defined]
-            f"GET /ws/events HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
-        )
-
-    def data_received(self, data: bytes) -> None:
-        if not self.open:
-            self.buffer += data
-            if b'"kind":"hello"' in self.buffer:
-                self.open = True
-                self.buffer = b""
-                self.crew.one_more(self.crew.opened)
-            return
-        crew = self.crew
-        if crew.timing:
-            now = time.monotonic_ns()
-            at = data.find(b'"ns":')
-            while at >= 0:
-                if len(stamp := data[at + 5 : at + 24]) == 19:
-                    crew.late_ns.append(now - int(stamp))
-                at = data.find(b'"ns":', at + 24)
-        if self.seen is not crew.marker and (crew.marker in data or crew.marker in self.buffer + data[:64]):
-            self.seen = crew.marker
-            crew.one_more(crew.reached)
-        self.buffer = data[-64:] if len(data) >= 64 else (self.buffer + data)[-64:]
-
-
-class Crew:
-    """All readers."""
-
-    def __init__(self, n: int) -> None:
-        self.n = n
-        self.opened = [0]
-        self.reached = [0]
-        self.all = asyncio.Event()
-        self.marker = b"?"
-        self.timing = False
-        self.late_ns: list[int] = []
-
-    def one_more(self, count: list[int]) -> None:
-        count[0] += 1
-        if count[0] == self.n:
-            self.all.set()
-
-
-async def read(n: int, port: int) -> None:
-    """The readers' process: connects, then waits for the number that its standard input names."""
-    loop = asyncio.get_running_loop()
-    crew = Crew(n)
-    lines = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), os.fdopen(0, "rb"))
-    await lines.readline()
-    for start in range(0, n, 50):
-        here = range(start, min(start + 50, n))
-        await asyncio.gather(*(loop.create_connection(lambda: Reader(crew), "127.0.0.1", port) for _ in here))
-    await crew.all.wait()
-    print("open", flush=True)
-    gc.freeze()
-    while line := (await lines.readline()).decode().split():
-        crew.all.clear()
-        crew.reached[0] = 0
-        crew.marker = b'"seq":%d,' % int(line[1])
-        crew.timing = line[0] == "late"
-        crew.late_ns.clear()
-        print("ready", flush=True)
-        await crew.all.wait()
-        print(
-            json.dumps(
-                {"at": time.monotonic_ns(), "late": sorted(crew.late_ns)[:: max(1, len(crew.late_ns) // 10_000)]}
-            )
-        )
-        sys.stdout.flush()
-
-
 # --- the run ---------------------------------------------------------------------------------------
 
 
-class Child:
-    """A process of the bench."""
+class Side(Struct):
+    """One of the two that are compared, with its readers, and what was measured of it."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
+    server: Child
+    readers: Child
+    seq: int = FIRST + FILL
+    kib: float = 0.0  # per idle reader
+    speeds: dict[str, list[float]] = {}  # messages/s, by burst
+    costs: dict[str, list[float]] = {}  # processor time per message, µs
+    late: dict[int, tuple[float, float]] = {}  # ms, p50 and p99, by events/s
 
-    @classmethod
-    async def start(cls, core: int, *arguments: object) -> Child:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.bench.fanout", str(core), *map(str, arguments),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=2**26,
-        )  # fmt: skip
-        return cls(process)
+    async def burst(self, name: str, n: int, messages: int, *, counts: bool) -> None:
+        """Send `messages` to `n` readers."""
+        at_once, each = BURSTS[name]
+        self.seq += messages
+        await self.readers.ask("burst", self.seq)
+        used = float(await self.server.ask("cpu"))
+        began = float(await self.server.ask("burst", messages, at_once, each))
+        ended = json.loads(await self.readers.hear())["at"]
+        cost = (float(await self.server.ask("cpu")) - used) / (n * messages) * 1e6
+        if counts:
+            self.speeds.setdefault(name, []).append(n * messages / (ended - began) * 1e9)
+            self.costs.setdefault(name, []).append(cost)
 
-    def say(self, *words: object) -> None:
-        assert self.process.stdin
-        self.process.stdin.write((" ".join(map(str, words)) + "\n").encode())
-
-    async def hear(self) -> str:
-        assert self.process.stdout
-        async with asyncio.timeout(40):
-            return (await self.process.stdout.readline()).decode().strip()
-
-    async def ask(self, *words: object) -> str:
-        """Say, and hear what comes of it."""
-        self.say(*words)
-        return await self.hear()
-
-    async def end(self) -> None:
-        """Let it stop by itself."""
-        assert self.process.stdin
-        self.process.stdin.close()
-        try:
-            async with asyncio.timeout(10):
-                await self.process.wait()
-        except TimeoutError:
-            self.process.kill()
-            await self.process.wait()
+    async def paced(self, rate: int, count: int) -> None:
+        """Send `count` messages, `rate` a second, and note how late they come."""
+        self.seq += count
+        await self.readers.ask("late", self.seq)
+        self.server.say("paced", rate, count)
+        late = json.loads(await self.readers.hear())["late"]
+        await self.server.hear()
+        self.late[rate] = (late[len(late) // 2] / 1e6, late[int(len(late) * 0.99)] / 1e6)
 
 
-async def measured(which: str, n: int, messages: int, rounds: int, rates: dict[int, int]) -> dict[str, Any]:
-    """One side with `n` readers: messages/s and processor µs per message by events per commit, KiB per idle reader,
-    and how late (ms) at each rate."""
+@asynccontextmanager
+async def side(which: str, n: int) -> AsyncIterator[Side]:
+    """A server with its ring full, and `n` readers at it."""
     server = await Child.start(0, "serve", which)
     try:
         port = int(await server.hear())
+        await server.ask("fill")
         readers = await Child.start(1, "read", n, port)
         try:
-            return await figures(server, readers, n, messages, rounds, rates)
+            empty = float(await server.ask("rss"))
+            readers.say("connect")
+            await readers.hear()
+            yield Side(server, readers, kib=(float(await server.ask("there", n)) - empty) / n)
         finally:
             await readers.end()
     finally:
         await server.end()
 
 
-async def figures(
-    server: Child, readers: Child, n: int, messages: int, rounds: int, rates: dict[int, int]
-) -> dict[str, Any]:
-    empty = float(await server.ask("rss"))
-    readers.say("connect")
-    await readers.hear()
-    found: dict[str, Any] = {"kib": (float(await server.ask("there", n)) - empty) / n, "burst": {}, "late": {}}
-    seq = FIRST
-    for burst, (at_once, each) in BURSTS.items():
-        speeds, costs = [], []
-        for _ in range(rounds + 1):  # the first one warms up
-            seq += messages
-            await readers.ask("burst", seq)
-            used = float(await server.ask("cpu"))
-            began = float(await server.ask("burst", messages, at_once, each))
-            ended = json.loads(await readers.hear())["at"]
-            speeds.append(n * messages / (ended - began) * 1e9)
-            costs.append((float(await server.ask("cpu")) - used) / (n * messages) * 1e6)
-        found["burst"][burst] = (statistics.median(speeds[1:]), statistics.median(costs[1:]))
-    for rate, count in rates.items():
-        seq += count
-        await readers.ask("late", seq)
-        server.say("paced", rate, count)
-        late = json.loads(await readers.hear())["late"]
-        await server.hear()
-        found["late"][rate] = [late[int(len(late) * q)] / 1e6 for q in (0.5, 0.99)]
-    return found
+async def compared(n: int, messages: int, turns: int, rates: dict[int, int]) -> dict[str, Side]:
+    """Both sides with `n` readers, measured in turns: what the machine does meanwhile is done to both."""
+    async with side("bare", n) as bare, side("tocsin", n) as ours:
+        for name in BURSTS:
+            for turn in range(turns + 1):  # the first one warms up
+                for each in (bare, ours) if turn % 2 else (ours, bare):
+                    await each.burst(name, n, messages, counts=turn > 0)
+        for rate, count in rates.items():
+            for each in (bare, ours):
+                await each.paced(rate, count)
+        return {"bare": bare, "ours": ours}
 
 
 async def run(quick: bool = False) -> list[dict[str, Any]]:
     """All figures of the fan-out."""
     rows: list[dict[str, Any]] = []
     for n in (1, 100, 1000):
-        messages = max(40, min(60_000 // n, 10_000) // 8 * 8)
+        messages = {1: 2_000, 100: 200, 1000: 40}[n]
         rates = {50: 100 if quick else 250, 500: 1000 if quick else 2500} if n == 100 else {}
-        sides: dict[str, list[dict[str, Any]]] = {"bare": [], "tocsin": []}
-        for _ in range(1 if quick else 2):
-            for which, found in sides.items():
-                found.append(await measured(which, n, messages, 3, rates))
+        found = [await compared(n, messages, 5 if quick else 15, rates) for _ in range(1 if quick else 2)]
 
-        def both(*path: Any, sides: dict[str, list[dict[str, Any]]] = sides) -> tuple[float, float]:
+        def both(of: Callable[[Side], list[float]], found: list[dict[str, Side]] = found) -> list[float]:
             """The medians of a figure: bare, ours."""
-            return tuple(statistics.median(_at(found, path) for found in sides[which]) for which in sides)  # type: ignore[return-value]
+            return [statistics.median(x for sides in found for x in of(sides[which])) for which in ("bare", "ours")]
 
         for burst in BURSTS:
-            bare, ours = both("burst", burst, 0)
-            cpu_bare, cpu = both("burst", burst, 1)
+            bare, ours = both(lambda side, burst=burst: side.speeds[burst])  # type: ignore[misc]
+            cpu_bare, cpu = both(lambda side, burst=burst: side.costs[burst])  # type: ignore[misc]
             note = f"processor time per message: {cpu:.1f} us, bare {cpu_bare:.1f} us, ratio {cpu_bare / cpu:.2f}"
-            name = f"fan-out to {n} subscribers, {burst}"
-            rows.append(_row(name, ours, "messages/s", bare, ">= 0.9") | {"note": note})
+            rows.append(
+                _row(f"fan-out to {n} subscribers, {burst}", ours, "messages/s", bare, ">= 0.9") | {"note": note}
+            )
         if n == 1000:
-            bare, ours = both("kib")
+            bare, ours = both(lambda side: [side.kib])
             rows.append(_row("idle subscriber", ours, "KiB", bare, "< bare + 40 KiB"))
         for rate in rates:
             for q, name in enumerate(("p50", "p99")):
-                bare, ours = both("late", rate, q)
+                bare, ours = both(lambda side, rate=rate, q=q: [side.late[rate][q]])  # type: ignore[misc]
                 target = "" if name == "p50" else "<= 5 ms" if rate == 50 else "<= 20 ms"
                 rows.append(_row(f"commit to frame, {rate}/s, {n} subscribers, {name}", ours, "ms", bare, target))
     return rows
-
-
-def _at(found: Any, path: tuple[Any, ...]) -> float:
-    for step in path:
-        found = found[step]
-    return float(found)
 
 
 def _row(figure: str, value: float, unit: str, limit: float, target: str) -> dict[str, Any]:
