@@ -107,7 +107,7 @@ async def reach(
     crew += await watch(server.port, None, subscribers, query)
     beside = asyncio.create_task(paced(server.port, BODY, rate=load, seconds=seconds + 1)) if load else None
     await paced(
-        server.port, BODY, rate=rate, seconds=seconds, connections=8,
+        server.port, BODY, rate=rate, seconds=seconds, connections=8, exact=True,
         on_answer=lambda at, answer: due.__setitem__(task_id(answer), at),
     )  # fmt: skip
     if beside:

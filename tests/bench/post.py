@@ -60,8 +60,8 @@ async def run(quick: bool = False) -> list[Row]:
             note = "the ratio that a busy machine does not flatter: where others take the core, both sides only wait"
             rows.append(row("POSTs per second of CPU", 1e6 / our_us, "/s", 1e6 / bare_us, ">= 0.80 of it", note))
             rate = ours_per_s / 2
-            late = await paced(server.port, BODY, rate=rate, seconds=seconds * 3)
-            bare_late = await paced(limit.port, BODY, rate=rate, seconds=seconds * 3)
+            late = await paced(server.port, BODY, rate=rate, seconds=seconds * 3, exact=True)
+            bare_late = await paced(limit.port, BODY, rate=rate, seconds=seconds * 3, exact=True)
             for part, target in ((0.5, ""), (0.99, "<= 10 ms")):
                 name = f"POST latency at {rate:,.0f}/s, p{part * 100:.0f}"
                 rows.append(row(name, quantile(late, part) * 1e3, "ms", quantile(bare_late, part) * 1e3, target))
