@@ -342,14 +342,18 @@ class QueueManager:
         raise AssertionError("unreachable")
 
     async def bulk(self, action: str, only: TaskFilter, *, dry_run: bool) -> BulkResult:
-        """`cancel` or `retry` every task that `only` lets through; with `dry_run`, count them. Raises EmptyFilter."""
+        """`cancel` or `retry` every task that `only` lets through; with `dry_run`, count them, and apart (`skipped`)
+        those that it would leave as they are. Raises EmptyFilter.
+        """
         if only.empty:
             raise EmptyFilter()
         move = self.cancel if action == "cancel" else self.retry
+        may = Cancel.may if action == "cancel" else Retry.may
         count = done = skipped = failed = 0
         async for tasks in self._matching(only):
             count += len(tasks)
             if dry_run:
+                skipped += sum(not may(task.status) for task in tasks)
                 continue
             outcomes = await asyncio.gather(*(move(task.id) for task in tasks), return_exceptions=True)
             for outcome in outcomes:

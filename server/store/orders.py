@@ -29,13 +29,18 @@ class Cancel(Op):
     task_id: str
     now_ms: int
 
+    @staticmethod
+    def may(status: Status) -> bool:
+        """Can such a task be stopped?"""
+        return may_move(status, Status.CANCELLED)
+
     @classmethod
     async def apply(cls, batch: Batch, ops: list[Cancel]) -> list[Any]:
         return [await op._move(batch) for op in ops]
 
     async def _move(self, batch: Batch) -> Any:
         task = await _locked(batch, self.task_id)
-        if task is None or not may_move(task.status, Status.CANCELLED):
+        if task is None or not self.may(task.status):
             return Refusal(task)
         after = replace(
             task, status=Status.CANCELLED, ended_ms=self.now_ms, due_ms=0, lease_ms=None, fence=task.fence + 1
@@ -56,13 +61,18 @@ class Retry(Op):
     now_ms: int
     wire_ms: int = 0
 
+    @staticmethod
+    def may(status: Status) -> bool:
+        """Can such a task be sent again? (One in hand goes back to `pending` too, but by the queue alone.)"""
+        return status in ENDED and may_move(status, Status.PENDING)
+
     @classmethod
     async def apply(cls, batch: Batch, ops: list[Retry]) -> list[Any]:
         return [await op._move(batch) for op in ops]
 
     async def _move(self, batch: Batch) -> Any:
         task = await _locked(batch, self.task_id)
-        if task is None or task.status not in ENDED or not may_move(task.status, Status.PENDING):
+        if task is None or not self.may(task.status):
             return Refusal(task)
         late = task.expires_ms is not None and task.expires_ms <= self.now_ms
         called = task.status is Status.CANCELLED and task.started_ms is not None

@@ -372,6 +372,24 @@ async def test_bulk_actions_count_first_and_act_on_what_matches(town: Town) -> N
     assert {(await town.task(task_id))["run"] for task_id in failed} == {2}
 
 
+@pytest.mark.parametrize(("action", "fit"), [("retry", 4), ("cancel", 1)])
+async def test_a_dry_run_counts_apart_what_it_would_leave_as_it_is(town: Town, action: str, fit: int) -> None:
+    town.service("sms").always(lambda message: Refused("address_refused"))
+    for number in range(3):
+        await town.send("sante", [jean(number, canal="sms")])
+    await town.send("sante", [jean(8)])
+    await town.until_idle()
+    cancelled = await town.send("sante", [jean(9)], planifiee_a=in_s(town, 3600))
+    await town.post(f"/api/queue/tasks/{cancelled}/cancel")
+    await town.send("sante", [jean(7)], planifiee_a=in_s(town, 3600))
+
+    preview = await (await town.post(f"/admin/api/queue/{action}", {"type": ["sante"], "dry_run": True})).json()
+    result = await (await town.post(f"/admin/api/queue/{action}", {"type": ["sante"]})).json()
+
+    assert preview == {"success": True, "count": 6, "done": 0, "skipped": 6 - fit, "failed": 0}
+    assert result == {"success": True, "count": 6, "done": fit, "skipped": 6 - fit, "failed": 0}
+
+
 async def test_a_task_that_holds_a_worker_gives_way_to_others(tmp_path: Path) -> None:
     async with running(tmp_path, QUEUE__WORKERS="1", DELIVERY__CONCURRENCY="1") as town:
         email = town.service("email")
