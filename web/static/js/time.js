@@ -24,6 +24,9 @@ export const sameDay = (a, b) => new Date(a).toDateString() === new Date(b).toDa
 // The minute for today, with the day in front of it for any other: 14:30, or 26 nov. 08:00.
 export const when = (iso) => (sameDay(iso, now()) ? minute(iso) : dayFormat.format(new Date(iso)));
 
+// Is a task's next moment the one that its sender chose? (Else the queue did: a further try, a channel out of reach.)
+export const isPlanned = (task) => task.next_attempt_at_iso === task.planifiee_a;
+
 export function ago(iso) {
   const seconds = (Date.parse(iso) - now()) / 1000;
   const size = Math.abs(seconds);

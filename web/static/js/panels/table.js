@@ -6,7 +6,7 @@ import { isEmpty } from "../filter.js";
 import { number, t, typeLabel } from "../i18n.js";
 import { icon, reshape } from "../icons.js";
 import { isCommand } from "../shortcuts.js";
-import { setAgo, when } from "../time.js";
+import { isPlanned, setAgo, when } from "../time.js";
 
 const OVER = 12; // rows drawn beyond either edge
 const MOST = 160;
@@ -49,7 +49,7 @@ function note(task) {
     const kind = task.failure?.kind;
     return ["why", kind === "expired" || kind === "crashed" ? `${t(`row.${kind}`)} · ${unreached}` : unreached];
   }
-  if (task.status === "pending" && task.next_attempt_at_iso) return ["next", t(task.attempts ? "row.again" : "row.planned", { at: when(task.next_attempt_at_iso) })];
+  if (task.status === "pending" && task.next_attempt_at_iso) return ["next", t(isPlanned(task) ? "row.planned" : "row.again", { at: when(task.next_attempt_at_iso) })];
   return ["", ""];
 }
 

@@ -6,7 +6,7 @@ import { ask, blank, copy, fail, toast } from "../dialogs.js";
 import { attr, bdi, clear, h, put, redraw } from "../dom.js";
 import { number, t, typeLabel } from "../i18n.js";
 import { icon } from "../icons.js";
-import { everySecond, exact, now, span, timeAgo } from "../time.js";
+import { everySecond, exact, isPlanned, now, span, timeAgo } from "../time.js";
 import { mountPeople } from "./people.js";
 import { drawTimeline } from "./timeline.js";
 import { remaining } from "./workers.js";
@@ -184,7 +184,7 @@ export function mountTask(root, id, { signal, state, onGone, onTitle, heading = 
       text = t("task.running", { time: span(Math.max(0, Math.floor(elapsed))) }) + (left === null ? "" : ` · ${t("workers.left", { time: span(left) })}`);
     } else if (task.status === "pending" && task.next_attempt_at_iso) {
       const wait = (Date.parse(task.next_attempt_at_iso) - now()) / 1000;
-      text = wait > 0 ? t(task.attempts ? "task.again" : "task.planned", { time: span(wait), at: exact(task.next_attempt_at_iso) }) : t("task.due");
+      text = wait > 0 ? t(isPlanned(task) ? "task.planned" : "task.again", { time: span(wait), at: exact(task.next_attempt_at_iso) }) : t("task.due");
     } else if (task.completed_at_iso && task.started_at_iso) {
       text = t("task.took", { time: span((Date.parse(task.completed_at_iso) - Date.parse(task.started_at_iso)) / 1000) });
     }
