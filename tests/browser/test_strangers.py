@@ -8,6 +8,9 @@ import pytest
 from playwright.async_api import expect
 
 from notifiers import Refused, RetryLater
+from server.app import CHANNELS
+from server.clock import SystemClock
+from server.gate import Breaker
 from server.model import Role
 from tests.browser.kit import Eyes, Site
 from tests.kit import jean
@@ -149,3 +152,81 @@ async def test_on_a_phone_the_row_has_room_for_when_it_is_tried_again(site: Site
     note = page.locator(".row .next")
     await expect(note).to_contain_text("prochain essai")
     assert await note.evaluate("note => note.scrollWidth <= note.clientWidth")
+
+
+async def test_what_many_would_become_is_counted_before_it_is_asked(site: Site, eyes: Eyes) -> None:
+    site.service().always(lambda _: Refused("address_refused", "550"))
+    for number in range(3):
+        await site.send(f"raté {number}")
+    page = await eyes.sign_in()
+    await eyes.count("failed", 3)
+    await site.send("plus tard", planifiee_a=ahead(hours=1))
+    await expect(page.locator(".row")).to_have_count(4)
+
+    await page.check(".thead .check")
+    await page.click(".bulkbar button:has-text('Annuler')")
+
+    asked = page.locator("dialog.ask")
+    await expect(asked.locator("h2")).to_have_text("Annuler 1 tâche ?")
+    await expect(asked).to_contain_text("3 tâches laissées telles quelles")
+    await page.keyboard.press("Escape")
+    await page.goto(f"{site.url}/admin/queue?status=failed")
+    await page.check(".thead .check")
+    await page.click(".bulkbar button:has-text('Annuler')")
+    await expect(asked).to_contain_text("Aucune de ces tâches ne peut être annulée : elles sont finies.")
+
+
+async def test_what_waits_for_a_channel_is_not_called_planned(site: Site, eyes: Eyes) -> None:
+    channel = site.app[CHANNELS]["email"]
+    channel.breaker = Breaker(SystemClock(), after=1, first_s=3600, most_s=3600)
+    channel.breaker.told(False)
+    task_id = await site.send("le service est en panne")
+    page = await eyes.sign_in()
+
+    await expect(page.locator(".row .next")).to_contain_text("prochain essai")
+    await page.goto(f"{site.url}/admin/queue/{task_id}")
+    await expect(page.locator(".big-progress")).to_contain_text("Nouvel essai dans")
+
+
+async def test_what_the_server_refuses_is_said_without_the_words_of_the_api(eyes: Eyes) -> None:
+    page = await eyes.sign_in(path="/admin/send")
+    await page.fill("#titre", "trop tard")
+    await page.fill("#message", "m")
+    await page.fill("#people", "jean@mairie.fr")
+    await page.fill("#expires", "2020-01-01T00:00")
+    await page.click("button[type=submit].big")
+    await page.click("dialog.ask button.primary")
+
+    await expect(page.locator(".banner.alert")).to_contain_text("doit être dans le futur")
+    await expect(page.locator(".banner.alert")).not_to_contain_text("errors")
+    eyes.forget("422")
+
+
+async def test_a_moment_that_is_past_is_not_promised(eyes: Eyes) -> None:
+    page = await eyes.sign_in(path="/admin/send")
+    await page.fill("#titre", "Exercice")
+    await page.fill("#message", "m")
+    await page.fill("#people", "jean@mairie.fr")
+    await page.fill("#planned", "2020-01-01T00:00")
+    await page.click("button[type=submit].big")
+
+    await expect(page.locator("dialog.ask")).to_contain_text("tout de suite : l’heure choisie est passée")
+    await expect(page.locator("dialog.ask")).not_to_contain_text("2020")
+
+
+async def test_a_file_that_is_not_utf8_is_refused_and_says_how_to_save_it(eyes: Eyes) -> None:
+    page = await eyes.sign_in(path="/admin/send")
+    await page.fill("#people", "jean@mairie.fr")
+    latin = {"name": "annuaire.csv", "mimeType": "text/csv", "buffer": "nom;email\nZoé;z@x.fr\n".encode("latin-1")}
+    await page.set_input_files("#file", latin)
+
+    said = page.get_by_role("alert").filter(has_text="« annuaire.csv » n’est pas en UTF-8")
+    await expect(said).to_contain_text("CSV UTF-8")
+    await expect(page.locator("#people")).to_have_value("jean@mairie.fr")
+
+
+async def test_faults_of_a_list_come_in_the_order_of_its_lines(eyes: Eyes) -> None:
+    page = await eyes.sign_in(path="/admin/send")
+    await page.fill("#people", "id;nom;email\n1;Ana;ana(at)x\n2;Zoé")
+
+    await expect(page.locator(".list tbody td.line")).to_have_text(["2", "3"])

@@ -76,7 +76,7 @@ const onOpen = (event, id) => {
 };
 const help = () => ask({
   title: t("keys.title"),
-  body: [h("dl", { class: "keys-help" }, [["j k", "keys.walk"], ["Enter", "keys.open"], ["x", "keys.pick"], ["/", "keys.search"], ["?", "keys.help"], ["Esc", "keys.close"]].map(([names, key]) => [
+  body: [h("dl", { class: "keys-help" }, [["j k", "keys.walk"], [t("keys.enter"), "keys.open"], ["x", "keys.pick"], ["/", "keys.search"], ["?", "keys.help"], [t("keys.escape"), "keys.close"]].map(([names, key]) => [
     h("dt", null, names.split(" ").map((name) => [h("kbd", null, name), " "])), h("dd", null, t(key))])),
   h("label", { class: "opt" }, h("input", { type: "checkbox", class: "check", checked: areOn(), onchange: (event) => turn(event.target.checked) }), t("keys.on"))],
 });

@@ -116,6 +116,7 @@ export function parseRecipients(text, rules) {
     people.push(person);
     lines.push(line);
   }
+  errors.sort((a, b) => a.line - b.line); // rows of a wrong length were found first
   return { people, lines, errors, json, ...countPeople(people) };
 }
 

@@ -63,7 +63,14 @@ export function mount(root) {
     draw();
   }
   async function read(chosen) {
-    const content = await chosen.text();
+    let content = "";
+    try {
+      content = new TextDecoder("utf-8", { fatal: true }).decode(await chosen.arrayBuffer());
+    } catch {
+      file.value = "";
+      clear(wrong, h("p", { class: "error-text", id: "people-wrong", role: "alert" }, t("send.people.utf8", { name: chosen.name })));
+      return;
+    }
     big = content.length > BIG ? content : null;
     people.value = big === null ? content : t("send.people.big", { name: chosen.name });
     people.readOnly = big !== null;
@@ -154,7 +161,7 @@ export function mount(root) {
       const at = /^\/utilisateurs\/(\d+)/.exec(pointer ?? "");
       return at ? t("send.at", { n: list.lines[Number(at[1])] ?? 0 }) : { "/titre": t("send.titre"), "/message": t("send.message"), "/planifiee_a": t("send.planned"), "/expire_a": t("send.expires") }[pointer] ?? pointer ?? "";
     };
-    clear(problem, h("div", { class: "banner alert" }, icon("alert"), h("div", null, h("b", null, error.title ?? error.message), error.detail && h("p", null, bdi(error.status ? error.detail : t("send.network"))),
+    clear(problem, h("div", { class: "banner alert" }, icon("alert"), h("div", null, h("b", null, error.title ?? error.message), error.detail && !error.errors?.length && h("p", null, bdi(error.status ? error.detail : t("send.network"))),
       error.errors?.length ? h("ul", null, error.errors.slice(0, SHOWN_ERRORS).map((one) => h("li", null, [where(one.pointer), one.message].filter(Boolean).join(t("colon"))))) : null)));
     problem.scrollIntoView({ block: "center" });
   }
@@ -175,6 +182,7 @@ export function mount(root) {
     const chosen = priority.value || boot.types.find(({ id }) => id === type.value)?.priority;
     const active = counts.unique - counts.inactive;
     const facts = [counts.noPhone ? t("send.nophone", { n: counts.noPhone }) : "", counts.noEmail ? t("send.noemail", { n: counts.noEmail }) : ""].filter(Boolean).join(", ");
+    const past = new Date(planned.value) <= new Date();
     let sent = null;
     const read = async () => {
       const body = JSON.stringify(bodyNow());
@@ -185,7 +193,7 @@ export function mount(root) {
       title: t("send.ask", { n: active }),
       body: [
         h("p", null, h("b", null, bdi(titre.value))),
-        h("p", null, h("span", { class: `chip ${chosen}` }, t(`priority.${chosen}`)), " ", typeLabel(type.value), planned.value ? ` · ${t("send.ask.planned", { at: exact(planned.value) })}` : "", expires.value ? ` · ${t("send.ask.expires", { at: exact(expires.value) })}` : ""),
+        h("p", null, h("span", { class: `chip ${chosen}` }, t(`priority.${chosen}`)), " ", typeLabel(type.value), planned.value ? ` · ${t(past ? "send.ask.past" : "send.ask.planned", { at: exact(planned.value) })}` : "", expires.value ? ` · ${t("send.ask.expires", { at: exact(expires.value) })}` : ""),
         h("p", null, t("send.ask.people", { n: active }) + (facts ? `, ${t("send.of")} ${facts}` : "")),
       ],
       confirm: t("send.yes"),
