@@ -79,7 +79,7 @@ class Malformed(Problem):
 
 
 class BadRequest(Problem):
-    """The request cannot be understood."""
+    """The request is not well-formed HTTP; in its address, spaces and what is not ASCII are written as %XX."""
 
     status = 400
     code = "bad-request"
@@ -272,7 +272,7 @@ class _Later(Problem):
 
 
 class QueueFull(_Later):
-    """The queue is full: too many tasks are waiting."""
+    """The queue is full: too many tasks are waiting. Try again in a moment."""
 
     code = "queue-full"
     retry_after_s = 30
@@ -291,7 +291,7 @@ class StreamsFull(_Later):
 
 
 class StorageDown(_Later):
-    """The server cannot store anything at the moment; nothing of this request was kept."""
+    """The server cannot store anything at the moment; nothing of this request was kept. Try again in a moment."""
 
     code = "storage-down"
 
