@@ -18,7 +18,7 @@ async def subscribe(url, key, handle, since=None):
                         for event in frame.get("events", ()):
                             handle(event)
                         since = frame.get("to", frame.get("seq") if since is None else since)
-            except (aiohttp.ClientConnectionError, OSError) as error:
+            except (aiohttp.ClientError, OSError) as error:  # a 503 of a server that shuts down, too
                 logging.warning("cut off: %s", error)
             await asyncio.sleep(random.uniform(0.1, 2))  # not all clients at once
 
