@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -115,6 +116,7 @@ def calls(found: list[Block]) -> list[Call]:
 def call_of(words: list[str], line: int, answer: Block) -> Call:
     """What `curl` would do."""
     call = Call(line, "", "", {}, None, answer)
+    query: list[str] = []
     rest = iter(words[1:])
     for word in rest:
         match word:
@@ -123,6 +125,13 @@ def call_of(words: list[str], line: int, answer: Block) -> Call:
             case "-H":
                 name, _, value = next(rest).partition(":")
                 call.headers[name.strip()] = value.strip()
+            case "-G":
+                call.method = "GET"
+            case "-d" if call.method == "GET":
+                query.append(next(rest))
+            case "--data-urlencode":
+                name, _, value = next(rest).partition("=")
+                query.append(f"{name}={quote(value)}")
             case "-d":
                 call.body = next(rest)
                 call.headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
@@ -131,6 +140,8 @@ def call_of(words: list[str], line: int, answer: Block) -> Call:
             case _:
                 assert word.startswith(BASE), f"line {line}: {word}"
                 call.path = word.removeprefix(BASE)
+    call.path += "?" * bool(query) + "&".join(query)
+    assert call.path.isascii(), f"line {line}: curl sends it as it is, and no server takes that: {call.path}"
     call.method = call.method or ("GET" if call.body is None else "POST")
     return call
 
