@@ -26,6 +26,7 @@ def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = parsers.add_parser(
         "completion",
         help="completion of commands and flags, for a shell",
+        description="Print a script that makes the shell complete commands and flags.",
         epilog=help_text('eval "$(python run.py completion bash)"; ./run.py se<TAB>'),
     )
     parser.add_argument("shell", choices=["bash"])

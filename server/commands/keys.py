@@ -18,21 +18,28 @@ from server.store import Store, StoreRefused, StoreUnavailable, open_store
 
 def add(parsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
-    parser = parsers.add_parser(
-        "keys",
-        help="make, list and revoke API keys",
-        epilog=help_text(
-            'python run.py keys add "station météo" --role operator',
-            "python run.py keys list",
-            "python run.py keys revoke 0190a2b4",
-        ),
+    adds, lists, revokes = (
+        'python run.py keys add "station météo" --role operator',
+        "python run.py keys list",
+        "python run.py keys revoke 0190a2b4",
     )
+    parser = parsers.add_parser("keys", help="make, list and revoke API keys", epilog=help_text(adds, lists, revokes))
     actions = parser.add_subparsers(dest="action", required=True)
-    adding = actions.add_parser("add", help="make a key; it is shown this once")
+    adding = actions.add_parser(
+        "add",
+        help="make a key; it is shown this once",
+        description="Make a key. It is shown this once, alone on stdout.",
+        epilog=help_text(adds),
+    )
     adding.add_argument("name", help="whose key it is")
-    adding.add_argument("--role", choices=[role.name.lower() for role in Role], default="operator")
-    actions.add_parser("list", help="list the keys, with their last use")
-    revoking = actions.add_parser("revoke", help="revoke a key; its sessions and streams end within seconds")
+    adding.add_argument(
+        "--role", choices=[role.name.lower() for role in Role], default="operator",
+        help="viewer reads; operator also sends, cancels, retries; admin may do everything (default: operator)",
+    )  # fmt: skip
+    actions.add_parser("list", help="list the keys, with their last use", epilog=help_text(lists))
+    revoking = actions.add_parser(
+        "revoke", help="revoke a key; its sessions and streams end within seconds", epilog=help_text(revokes)
+    )
     revoking.add_argument("id", help="the key's id, or the beginning of it")
     parser.set_defaults(run=run)
 
@@ -80,7 +87,8 @@ async def _revoke(store: Store, prefix: str) -> int:
         return USAGE
     matching = [key for key in await store.keys() if key.id.startswith(prefix) and key.revoked_ms is None]
     if len(matching) != 1:
-        print(f"tocsin: {len(matching)} keys begin with {prefix!r}; name one", file=sys.stderr)
+        how_many = len(matching) or "no"
+        print(f"tocsin: {how_many} keys in use begin with {prefix!r}; name one (run.py keys list)", file=sys.stderr)
         return 1
     await store.revoke_key(matching[0].id, SystemClock().now_ms())
     await _audit(store, "key.revoke", matching[0])

@@ -34,7 +34,10 @@ def config(folder: Path, text: str = "") -> str:
 # --- the whole -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+KEYS = [("keys", action) for action in ("add", "list", "revoke")]
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS), *KEYS])
 def test_every_command_has_help_with_an_example_and_the_exit_codes(
     command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -45,7 +48,7 @@ def test_every_command_has_help_with_an_example_and_the_exit_codes(
     assert ended.value.code == 0
     assert "exit codes:" in said
     if command:
-        assert f"run.py {command[0]}" in re.split("examples?:", said)[1]
+        assert f"run.py {' '.join(command)}" in re.split("examples?:", said)[1]
 
 
 def test_the_configuration_may_be_named_before_or_after_the_command(
