@@ -230,3 +230,35 @@ async def test_faults_of_a_list_come_in_the_order_of_its_lines(eyes: Eyes) -> No
     await page.fill("#people", "id;nom;email\n1;Ana;ana(at)x\n2;Zoé")
 
     await expect(page.locator(".list tbody td.line")).to_have_text(["2", "3"])
+
+
+async def test_a_broken_connection_leaves_every_button_on_the_screen(site: Site, eyes: Eyes) -> None:
+    await eyes.page.clock.install()
+    page = await eyes.sign_in()
+    await eyes.live()
+    await site.stop()
+    await expect(page.locator("#link .waiting")).to_be_visible()
+    await page.clock.fast_forward(60_000)
+    await expect(page.locator("#link .stale")).to_contain_text("Figé depuis")
+
+    for width in (320, 390, 900):
+        await page.set_viewport_size({"width": width, "height": 800})
+        wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, width
+    eyes.forget("WebSocket", "ERR_CONNECTION_REFUSED")
+
+
+async def test_a_long_notice_stands_beside_its_sign(eyes: Eyes) -> None:
+    page = await eyes.sign_in(path="/admin/send")
+    await page.fill("#titre", "Exercice")
+    await page.fill("#message", "m")
+    await page.fill("#people", "jean@mairie.fr")
+    problem = {"title": "Stockage indisponible", "status": 503, "detail": "Rien n’a été conservé. " * 12, "errors": []}
+    await page.route("**/api/notifications/*", lambda route: route.fulfill(status=503, json=problem))
+    await page.click("button[type=submit].big")
+    await page.click("dialog.ask button.primary")
+
+    sign = await page.locator(".banner.alert .icon").bounding_box()
+    said = await page.locator(".banner.alert > div").bounding_box()
+    assert sign and said and said["x"] >= sign["x"] + sign["width"]
+    eyes.forget("503")
