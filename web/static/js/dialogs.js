@@ -46,7 +46,7 @@ export function ask({ title, body = [], confirm, danger = false, read = () => tr
     });
     document.body.append(dialog);
     dialog.showModal();
-    (form.querySelector("input, select, textarea") ?? (danger ? no : (ok ?? no))).focus();
+    (form.querySelector("[autofocus]") ?? form.querySelector("input, select, textarea") ?? (danger ? no : (ok ?? no))).focus();
   });
 }
 

@@ -25,7 +25,7 @@ async function create(done) {
   done();
   await ask({
     title: t("key.made"),
-    body: [t("key.once"), h("div", { class: "secret" }, h("code", null, made.key), h("button", { class: "btn", type: "button", onclick: () => copy(made.key, t("copy.key")) }, icon("copy"), t("key.copy")))],
+    body: [t("key.once"), h("div", { class: "secret" }, h("code", null, made.key), h("button", { class: "btn", type: "button", autofocus: true, onclick: () => copy(made.key, t("copy.key")) }, icon("copy"), t("key.copy")))],
   });
 }
 
