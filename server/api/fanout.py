@@ -24,6 +24,7 @@ from server.api.frames import (
     Hello,
     Plan,
     Shutdown,
+    Wire,
     encode,
     events_on_wire,
     on_wire,
@@ -34,11 +35,14 @@ from server.api.subscriber import LIMIT, Subscriber
 from server.api.turns import Turns
 from server.clock import Clock
 from server.http.problems import Draining, StreamsFull, TooManyStreams
-from server.log import Batch, Cursor, Gap, Log
+from server.log import Batch, Cursor, Filter, Gap, Log
 from server.settings import Events as Settings
 from server.store.engine import StoreUnavailable
 
 log = logging.getLogger("tocsin.stream")
+
+Place = tuple[Filter, Wire, int, int]
+"""Filter, wire, where the cursor stands, and what the subscriber was told of: it makes the next frame."""
 
 CACHE_BYTES = 4 * 1024 * 1024
 HEARTBEAT_S = 20.0
@@ -66,7 +70,7 @@ class Hub:
         self._node, self._version = node, version
         self._per_key: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._frames: dict[tuple[Any, ...], tuple[int, bytes]] = {}
+        self._frames: dict[Place, tuple[int, bytes]] = {}
         self._frames_bytes = 0
         self._dying: dict[asyncio.Transport, float] = {}  # closed, with bytes that nobody takes
         self._nobody = asyncio.Event()
@@ -161,7 +165,7 @@ class Hub:
         if since is None or since == self.log.head:
             self.live.join(sub)
         else:
-            sub.serving = self.own(self._serve(sub, cursor), "stream catch-up")
+            self._catch_up(sub, cursor)
         if stats:
             self._stats.add(sub)
         else:
@@ -206,8 +210,13 @@ class Hub:
         """Out of the live, or out of its own catch-up."""
         if sub.serving:
             sub.serving.cancel()
-            sub.serving = None
+            sub.serving = sub.cursor = None
         self.live.leave(sub)
+
+    def _catch_up(self, sub: Subscriber, cursor: Cursor) -> None:
+        """Serve `sub` from `cursor` until it has caught up."""
+        sub.cursor = cursor
+        sub.serving = self.own(self._serve(sub, cursor), "stream catch-up")
 
     def _fall_behind(self, sub: Subscriber) -> None:
         """Its socket is not keeping up: serve it at its own pace."""
@@ -215,7 +224,7 @@ class Hub:
         if sub.is_open():
             cursor = Cursor(self.log, None, sub.plan.filter, latest=bool(sub.plan.interval_ms))
             cursor.position = sub.told
-            sub.serving = self.own(self._serve(sub, cursor), "stream catch-up")
+            self._catch_up(sub, cursor)
 
     async def _serve(self, sub: Subscriber, cursor: Cursor) -> None:
         """Read to `sub` until it has caught up; where that fails it is closed, to come back from its own place."""
@@ -223,7 +232,7 @@ class Hub:
             await self._read_to(sub, cursor)
         except Exception:
             log.exception("a stream catch-up failed; its subscriber is closed")
-            sub.serving = None
+            sub.serving = sub.cursor = None
             self.end(sub, 1011)
 
     async def _read_to(self, sub: Subscriber, cursor: Cursor) -> None:
@@ -242,7 +251,7 @@ class Hub:
             if not sub.is_open():
                 return
             if frame is None:
-                sub.serving = None
+                sub.serving = sub.cursor = None
                 self.live.join(sub)
                 return
             if not frame:  # nothing of this part of the log is for it
@@ -257,7 +266,8 @@ class Hub:
         if sub.plan.interval_ms:
             step = await cursor.read(LATEST_EVENTS, LATEST_BYTES)
             return step if step is None else _step(sub, step)
-        place = (sub.plan.filter, sub.wire, cursor.position, sub.told)
+        told = sub.told
+        place: Place = (sub.plan.filter, sub.wire, cursor.position, told)
         if not cursor.foreign and (found := self._frames.get(place)):
             cursor.position = found[0]
             return found[1]
@@ -265,11 +275,11 @@ class Hub:
         if step is None:
             return None
         frame = _step(sub, step)
-        if frame and cursor.position < self.log.head:
+        if frame and cursor.position < self.log.head and sub.told == told:  # no heartbeat came while it was read
             self._keep(place, cursor.position, frame)
         return frame
 
-    def _keep(self, place: tuple[Any, ...], to: int, frame: bytes) -> None:
+    def _keep(self, place: Place, to: int, frame: bytes) -> None:
         """Others at the same place, after a reconnect of all, take the same frame."""
         if place in self._frames:
             return
@@ -312,8 +322,8 @@ class Hub:
         if sub.buffered() > LIMIT:
             return
         data = b""
-        if sub.group is not None:
-            to = self.live.told_of(sub)
+        if sub.group is not None or sub.cursor is not None:
+            to = sub.cursor.position if sub.cursor is not None else self.live.told_of(sub)
             data = on_wire(sub.wire, HEARTBEAT % (sub.told + 1, to), to)
             sub.told = to
         if sub.wire == "websocket":
@@ -331,7 +341,8 @@ def _drop(transport: asyncio.Transport) -> None:
 
 def _step(sub: Subscriber, step: Batch | Gap) -> bytes:
     if isinstance(step, Gap):
-        return on_wire(sub.wire, encode(GapFrame(step.first, step.last)), step.last)
+        first = min(step.first, sub.told + 1)  # what nobody told it of, since nothing passed, is past retention too
+        return on_wire(sub.wire, encode(GapFrame(first, step.last)), step.last)
     if not step.events:
         return b""
     return events_on_wire(sub.wire, sub.told + 1, step.last, step.events)

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from server.api.frames import Plan, Wire, chunk, closing, on_wire
+from server.log import Cursor
 
 try:
     from fcntl import ioctl
@@ -56,6 +57,7 @@ class Subscriber:
         "alive_at",
         "beat_at",
         "buffered",
+        "cursor",
         "drain",
         "ended",
         "ended_at",
@@ -91,6 +93,7 @@ class Subscriber:
         self.told = 0  # the last seq it has been told of: its last frame's `to`
         self.group: Group | None = None  # while it is live
         self.serving: asyncio.Task[None] | None = None  # while it is catching up
+        self.cursor: Cursor | None = None  # and where that stands: nothing up to there is kept from it
         self.stats_seen = -1  # -1: not asked for
         self.ended: int | None = None  # the close code
         self.ended_at = 0.0
