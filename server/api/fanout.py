@@ -45,6 +45,8 @@ Place = tuple[Filter, Wire, int, int]
 """Filter, wire, where the cursor stands, and what the subscriber was told of: it makes the next frame."""
 
 CACHE_BYTES = 4 * 1024 * 1024
+PLACE_BYTES, WORD_BYTES = 600, 150
+"""What a frame that is kept takes beside its bytes, and each word of its filter beside its letters."""
 HEARTBEAT_S = 20.0
 TICK_S = 1.0
 GRACE_S = 2.0
@@ -266,16 +268,17 @@ class Hub:
         if sub.plan.interval_ms:
             step = await cursor.read(LATEST_EVENTS, LATEST_BYTES)
             return step if step is None else _step(sub, step)
-        told = sub.told
+        told, foreign = sub.told, cursor.foreign
         place: Place = (sub.plan.filter, sub.wire, cursor.position, told)
-        if not cursor.foreign and (found := self._frames.get(place)):
+        if not foreign and (found := self._frames.get(place)):
             cursor.position = found[0]
             return found[1]
         step = await cursor.read(FRAME_EVENTS, FRAME_BYTES)
         if step is None:
             return None
         frame = _step(sub, step)
-        if frame and cursor.position < self.log.head and sub.told == told:  # no heartbeat came while it was read
+        # What is ahead of the log is none of its places yet; and a heartbeat may have come while it was read.
+        if frame and cursor.position < self.log.head and not foreign and sub.told == told:
             self._keep(place, cursor.position, frame)
         return frame
 
@@ -283,10 +286,11 @@ class Hub:
         """Others at the same place, after a reconnect of all, take the same frame."""
         if place in self._frames:
             return
-        self._frames_bytes += len(frame)
+        self._frames_bytes += _weight(place, frame)
         self._frames[place] = (to, frame)
         while self._frames_bytes > CACHE_BYTES:
-            self._frames_bytes -= len(self._frames.pop(next(iter(self._frames)))[1])
+            first = next(iter(self._frames))
+            self._frames_bytes -= _weight(first, self._frames.pop(first)[1])
 
     # --- the clock -------------------------------------------------------------------------------------
 
@@ -337,6 +341,13 @@ def _drop(transport: asyncio.Transport) -> None:
     """End what was closed and could not yet say its last; asyncio fails to end one that has."""
     if transport.get_write_buffer_size():
         transport.abort()
+
+
+def _weight(place: Place, frame: bytes) -> int:
+    """Bytes that a frame kept under `place` takes in memory, about: a filter of many words is more than its frame."""
+    only = place[0]
+    words = [*only.type, *only.task_id]
+    return len(frame) + PLACE_BYTES + WORD_BYTES * len(words) + sum(map(len, words))
 
 
 def _step(sub: Subscriber, step: Batch | Gap) -> bytes:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import pytest
 from aiohttp import ClientResponse
 
 from server.log import SCAN
@@ -118,3 +121,47 @@ async def test_a_gap_follows_the_frame_before_though_nothing_of_what_lies_betwee
         kit.shelf.trim(SCAN + 1001)
         kit.shelf.answers.set()
         assert await frame(ws) == {"kind": "gap", "from": 6, "to": SCAN + 1000}
+
+
+@pytest.mark.parametrize("query", ["", "type=meteo"])
+async def test_the_answer_to_a_place_ahead_of_the_log_is_not_kept_for_who_is_there_by_right(
+    tmp_path: Path, query: str
+) -> None:
+    async with desk(tmp_path, events=100) as kit:
+        bounds, looks = kit.shelf.bounds, asyncio.Event()
+
+        async def slow() -> tuple[int, int]:
+            found = await bounds()
+            await looks.wait()
+            return found
+
+        kit.shelf.bounds = slow  # type: ignore[method-assign]
+        stranger = await kit.open(f"since=105&{query}")
+        await frame(stranger)
+        await kit.until(lambda: any(sub.serving for sub in kit.hub.subscribers))
+        kit.commit(3)
+        looks.set()
+        assert await frame(stranger) == {"kind": "gap", "from": 1, "to": 100}
+
+        kit.commit(7, type="meteo")
+        ws = await kit.open(f"since=105&{query}")
+        await frame(ws)
+        assert seqs([await frame(ws)]) == [106, 107, 108, 109, 110]
+
+
+async def test_what_is_kept_for_those_behind_is_counted_with_the_filter_it_is_kept_under(tmp_path: Path) -> None:
+    """A viewer that asks again and again, each time for something else, does not make the server grow."""
+    with patch("server.api.fanout.CACHE_BYTES", 128 * 1024):
+        async with desk(tmp_path, ring=2 * SCAN) as kit:
+            kit.commit(1, type="rare")
+            kit.commit(SCAN)
+            ws = await kit.open()
+            await frame(ws)
+            for n in range(90):
+                words = [f"{n}-{m}-{'x' * 20}" for m in range(99)]
+                await ws.send_json({"action": "subscribe", "since": 0, "type": ["rare", *words]})
+                assert seqs([await frame(ws)]) == [1]
+            kept = [(place[0].type, body) for place, (_, body) in kit.hub._frames.items()]
+            assert kept
+            held = sum(sum(map(sys.getsizeof, [body, words, *words])) for words, body in kept)
+            assert held < 128 * 1024
