@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -65,6 +66,8 @@ def _with_config(config: argparse.ArgumentParser) -> type[argparse.ArgumentParse
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a locale that cannot say a title must not end a command
     args = parser(_named(given)).parse_args(given)
     try:
         code: int = args.run(args)

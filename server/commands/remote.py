@@ -146,7 +146,7 @@ class Remote:
                         frame["events"] = [event for event in frame["events"] if event["seq"] > since]
                     yield frame
                     if kind in ("events", "gap"):
-                        since = max(since or 0, int(frame["to"]))
+                        since = int(frame["to"])  # lower than before where it is another log: a backup was put back
                     elif kind == "shutdown":
                         wait = frame["retry_after_ms"] / 1000 * random.uniform(1, 1.5)
                 said = "the stream was closed"
@@ -198,7 +198,8 @@ class Remote:
                     self._refused(answer.status, await answer.read())
         except LOST as lost:
             raise Lost(self._lost(lost)) from None
-        raise Stop(f"{self.url}: WebSocket refused (HTTP {error.status}); does a proxy in between let it through?")
+        said = f"{self.url}: WebSocket refused (HTTP {error.status}); does a proxy in between let it through?"
+        raise Lost(said) if error.status >= 500 else Stop(said)  # Lost: by now it is back
 
 
 def problem(data: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from contextlib import aclosing
 from typing import Any
 
@@ -119,7 +120,8 @@ class Lines:
         """Nothing is drawn before the first event."""
 
     def show(self, event: dict[str, Any]) -> None:
-        print(msgspec.json.encode(event).decode(), flush=True)
+        sys.stdout.buffer.write(msgspec.json.encode(event) + b"\n")  # JSON is UTF-8, whatever the locale
+        sys.stdout.flush()
 
     def note(self, text: str) -> None:
         complain(text)

@@ -14,15 +14,19 @@ import struct
 import sys
 import termios
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession, ClientWSTimeout, WSServerHandshakeError, web
+from aiohttp.test_utils import TestServer
 
 from notifiers import Refused
 from server.api.stream import HUB
 from server.cli import main
+from server.commands import remote
+from server.commands.remote import Remote
 from server.store.desk import Run
 from tests.cli.conftest import Cli
 from tests.kit import ADMIN_KEY, Town, jean, running
@@ -126,6 +130,73 @@ async def test_it_comes_back_by_itself_without_a_gap_or_a_repeat(town: Town) -> 
         assert found == list(range(1, 13))
         child.send_signal(signal.SIGINT)
         assert await child.wait() == 0
+
+
+async def test_it_goes_on_with_another_log_whose_numbers_are_lower(tmp_path: Path, monkeypatch: Any) -> None:
+    """As after a backup was put back: what is told there is new, though its numbers are not."""
+    monkeypatch.setattr(remote, "wait_s", lambda attempt: 0.0)
+    async with running(tmp_path) as town:
+        await town.send()
+        await town.until_idle()
+        async with ClientSession() as session:
+            frames = Remote(str(town.client.make_url("/")).rstrip("/"), ADMIN_KEY, session).frames([], 1000)
+            async with asyncio.timeout(60), aclosing(frames):
+                while (await anext(frames))["kind"] != "gap":
+                    pass
+                await town.send()
+                found: list[int] = []
+                while len(found) < 3:
+                    found += [event["seq"] for event in (await anext(frames)).get("events", ())]
+                assert found == [4, 5, 6]
+
+                cut(town)
+                await town.send()
+                while len(found) < 6:
+                    found += [event["seq"] for event in (await anext(frames)).get("events", ())]
+                assert found == [4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+async def test_a_proxy_that_finds_no_server_for_a_moment_does_not_end_it(monkeypatch: Any, status: int) -> None:
+    """The handshake fails, and when it is asked why, the server is back."""
+    monkeypatch.setattr(remote, "wait_s", lambda attempt: 0.0)
+    tries = iter([200, status, 200])
+
+    async def by_websocket(request: web.Request) -> web.StreamResponse:
+        if (said := next(tries)) != 200:
+            return web.Response(status=said)
+        answer = web.WebSocketResponse()
+        await answer.prepare(request)
+        await answer.send_json({"kind": "hello", "seq": 1, "oldest": 1, "heartbeat_s": 20})
+        await answer.close()
+        return answer
+
+    async def by_sse(request: web.Request) -> web.StreamResponse:
+        return web.Response(content_type="text/event-stream")
+
+    app = web.Application()
+    app.router.add_get("/ws/events", by_websocket)
+    app.router.add_get("/api/events", by_sse)
+    async with TestServer(app) as server, ClientSession() as session:
+        frames = Remote(str(server.make_url("/")).rstrip("/"), ADMIN_KEY, session).frames([])
+        async with asyncio.timeout(60), aclosing(frames):
+            assert [(await anext(frames))["kind"] for _ in range(2)] == ["hello", "hello"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+async def test_a_locale_that_cannot_say_an_event_does_not_end_it(town: Town, flags: list[str]) -> None:
+    await town.send(titre="Crue à Nîmes → abri 🌊")
+    await town.until_idle()
+    latin = ("/usr/bin/env", "PYTHONIOENCODING=latin-1", sys.executable, str(ROOT / "run.py"), "tail", "--since", "0")
+    async with process(town, *latin, "--count", "2", *flags) as child:
+        out, err = await child.communicate()
+
+    assert (child.returncode, err) == (0, b"")
+    if flags:
+        events = [json.loads(line) for line in out.decode("utf-8").splitlines()]
+        assert [event["task"]["titre"] for event in events] == ["Crue à Nîmes → abri 🌊"] * 2
+    else:
+        assert out.decode("latin-1").count("Crue à Nîmes ") == 2
 
 
 class Terminal:
@@ -255,6 +326,78 @@ async def test_the_python_example_resumes(town: Town, monkeypatch: pytest.Monkey
     assert found == list(range(1, 7))
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
+
+
+@pytest.mark.parametrize("status", [429, 502, 503])
+async def test_the_python_example_outlives_a_server_that_has_no_room_for_it(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """As behind a proxy while the server starts anew."""
+    module = example()
+    monkeypatch.setattr(module.random, "uniform", lambda low, high: 0)
+    found: asyncio.Queue[int] = asyncio.Queue()
+    tries = iter([status, 200])
+
+    async def events(request: web.Request) -> web.StreamResponse:
+        if (said := next(tries)) != 200:
+            return web.Response(status=said)
+        answer = web.WebSocketResponse()
+        await answer.prepare(request)
+        await answer.send_json({"kind": "events", "from": 1, "to": 1, "events": [{"seq": 1}]})
+        await answer.receive()
+        return answer
+
+    app = web.Application()
+    app.router.add_get("/ws/events", events)
+    async with TestServer(app) as server:
+        url = str(server.make_url("/")).rstrip("/")
+        following = asyncio.create_task(module.subscribe(url, ADMIN_KEY, lambda event: found.put_nowait(event["seq"])))
+        got = asyncio.create_task(found.get())
+        await asyncio.wait({following, got}, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+        assert not following.done(), following.exception()
+        assert got.result() == 1
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_the_python_example_says_so_where_its_key_is_unknown(town: Town) -> None:
+    with pytest.raises(WSServerHandshakeError, match="401"):
+        await example().subscribe(str(town.client.make_url("/")).rstrip("/"), "unknown", print)
+
+
+async def test_the_python_example_comes_back_from_a_server_that_vanished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No end of the connection came: its machine lost power, or the way to it broke."""
+    module = example()
+    monkeypatch.setattr(module.random, "uniform", lambda low, high: 0)
+    again, connected = asyncio.Event(), asyncio.Event()
+    connect = module.aiohttp.ClientSession.ws_connect
+
+    def impatient(self: ClientSession, url: str, **options: Any) -> Any:
+        if options.pop("heartbeat", None):
+            options["heartbeat"] = 0.01
+        if "timeout" in options:
+            options["timeout"] = ClientWSTimeout(ws_receive=0.01)
+        return connect(self, url, **options)
+
+    async def events(request: web.Request) -> web.StreamResponse:
+        (again if connected.is_set() else connected).set()
+        answer = web.WebSocketResponse(autoping=False)
+        await answer.prepare(request)
+        await again.wait()
+        return answer
+
+    monkeypatch.setattr(module.aiohttp.ClientSession, "ws_connect", impatient)
+    app = web.Application()
+    app.router.add_get("/ws/events", events)
+    async with TestServer(app) as server:
+        url = str(server.make_url("/")).rstrip("/")
+        following = asyncio.create_task(module.subscribe(url, ADMIN_KEY, print))
+        back = asyncio.create_task(again.wait())
+        await asyncio.wait({following, back}, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+        assert not following.done(), following.exception()
+        assert back.done()
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
 
 
 async def test_the_javascript_example_resumes(town: Town) -> None:
