@@ -45,8 +45,8 @@ ABOUT = """Every event that the filter matches, in `seq` order, without a gap or
 Authentication is by the header `X-API-Key`, or by the session cookie from the server's own pages."""
 
 
-def asyncapi(host: str = "localhost:5000") -> dict[str, Any]:
-    """The document; `host` is where this server answers."""
+def asyncapi(host: str = "localhost:5000", *, tls: bool = False) -> dict[str, Any]:
+    """The document; `host` is where this server answers, by TLS or not."""
     types = {**FRAMES, **COMMANDS}
     _, schemas = msgspec.json.schema_components([*types.values(), StreamQuery, *TASKS], ref_template=REF)
     schemas["LogEvent"]["properties"]["task"] = {"anyOf": [{"$ref": REF.format(name=kind.__name__)} for kind in TASKS]}
@@ -73,8 +73,8 @@ def asyncapi(host: str = "localhost:5000") -> dict[str, Any]:
         "info": {"title": "Tocsin", "version": VERSION, "description": ABOUT, "license": {"name": "Apache-2.0"}},
         "defaultContentType": "application/json",
         "servers": {
-            "websocket": {"host": host, "protocol": "ws", "security": _security()},
-            "sse": {"host": host, "protocol": "http", "security": _security()},
+            "websocket": {"host": host, "protocol": "wss" if tls else "ws", "security": _security()},
+            "sse": {"host": host, "protocol": "https" if tls else "http", "security": _security()},
         },
         "channels": channels,
         "operations": {

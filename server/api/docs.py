@@ -47,7 +47,8 @@ async def openapi_json(request: web.Request) -> dict[str, Any]:
 )
 async def asyncapi_json(request: web.Request) -> dict[str, Any]:
     """Derived from the types of the frames."""
-    return await asyncio.to_thread(_asyncapi, request.app[FRONT].callers.host(request))
+    callers = request.app[FRONT].callers
+    return await asyncio.to_thread(_asyncapi, callers.host(request), tls=callers.secure(request))
 
 
 @routes.get("/api/docs", needs=None, summary="A page that shows both documents", tags=("documents",), hidden=True)

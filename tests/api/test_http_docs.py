@@ -49,6 +49,16 @@ def test_every_route_but_pages_stands_in_it_with_its_role_and_problems() -> None
         assert "500" in operation["responses"]
 
 
+async def test_the_document_of_the_stream_leads_there_by_tls_where_its_reader_came_by_it(tmp_path: Path) -> None:
+    """A client made from it would say its key in the clear."""
+    async with serving(tmp_path, all_routes(), server={"trusted_proxies": ["127.0.0.1"]}) as kit:
+        for proto, protocols in (("https", {"wss", "https"}), ("http", {"ws", "http"})):
+            headers = {"X-Forwarded-Proto": proto, "X-Forwarded-Host": "tocsin.example"}
+            servers = (await (await kit.client.get("/api/asyncapi.json", headers=headers)).json())["servers"]
+            assert {server["protocol"] for server in servers.values()} == protocols
+            assert {server["host"] for server in servers.values()} == {"tocsin.example"}
+
+
 def test_examples_fit_their_schemas() -> None:
     for path, method, operation in operations():
         contents = list(operation.get("requestBody", {}).get("content", {}).values())
