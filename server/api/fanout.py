@@ -332,6 +332,7 @@ class Hub:
             sub.told = to
         if sub.wire == "websocket":
             sub.pinged = True
+            sub.pings += 1
             data += PING
         if data:
             sub.write(data)

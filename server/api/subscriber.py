@@ -66,6 +66,7 @@ class Subscriber:
         "key_id",
         "lang",
         "pinged",
+        "pings",
         "plan",
         "serving",
         "session_id",
@@ -99,7 +100,8 @@ class Subscriber:
         self.ended_at = 0.0
         self.beat_at = 0.0
         self.alive_at = 0.0  # when something last showed that it reads
-        self.pinged = False
+        self.pinged = False  # and nothing was heard since
+        self.pings = 0  # not yet answered, each
         self._seen = 0
         self._finished: asyncio.Future[None] | None = None
         self._fd = -1

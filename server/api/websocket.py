@@ -73,18 +73,20 @@ async def _listen(answer: web.WebSocketResponse, hub: Hub, sub: Subscriber) -> N
         message = await answer.receive()
         sub.heard(hub.clock.monotonic())
         match message.type:
-            case WSMsgType.PONG:
-                continue
+            case WSMsgType.PONG if sub.pings:
+                sub.pings -= 1
             case WSMsgType.CLOSE:
                 if sub.ended is None:
                     await answer.close(code=_echo(message.data), drain=False)
                 return
-            case WSMsgType.TEXT | WSMsgType.BINARY | WSMsgType.PING if sub.ended is not None:
+            case WSMsgType.TEXT | WSMsgType.BINARY | WSMsgType.PING | WSMsgType.PONG if sub.ended is not None:
                 continue  # it has not seen our close yet
             case WSMsgType.BINARY:
                 hub.end(sub, WSCloseCode.UNSUPPORTED_DATA)
-            case WSMsgType.TEXT | WSMsgType.PING if flood.too_many():
+            case WSMsgType.TEXT | WSMsgType.PING | WSMsgType.PONG if flood.too_many():
                 hub.end(sub, WSCloseCode.POLICY_VIOLATION)
+            case WSMsgType.PONG:  # it answers nothing: RFC 6455, 5.5.3, allows that
+                continue
             case WSMsgType.PING:
                 await answer.pong(message.data)
             case WSMsgType.TEXT:
@@ -104,7 +106,7 @@ def _echo(code: int | None) -> int:
 
 
 class Flood:
-    """Counts what a client makes the server answer, over any minute."""
+    """Counts what a client says of itself, over any minute."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic

@@ -194,6 +194,33 @@ async def test_a_flood_of_pings_is_1008(kit: Desk, raw_client: OpenRaw):
     assert await raw.close_code() == 1008
 
 
+async def test_a_flood_of_pongs_that_answer_nothing_is_1008(kit: Desk, raw_client: OpenRaw):
+    """Empty ones are six bytes each: thousands come in one turn of the event loop, and hold up everybody."""
+    raw = await raw_client()
+    for _ in range(101):
+        raw.send(10, b"")
+    assert await raw.close_code() == 1008
+
+
+async def test_an_answer_to_a_ping_is_no_command_whatever_else_is_said_meanwhile(tmp_path: Path):
+    async with desk(tmp_path, stall_s=2) as kit:
+        raw = await Raw.open(kit)
+        for _ in range(50):
+            await kit.turn(1)
+            while (await raw.receive())[0] != 9:
+                pass
+            for _ in range(2):
+                raw.send(1, b"?")
+            raw.send(10, b"")
+            for _ in range(2):
+                while b'"error"' not in (await raw.receive())[1]:
+                    pass
+        raw.send(1, b"?")  # the 101st command
+        assert await raw.close_code() == 1008
+        raw.writer.transport.abort()
+        await kit.until(lambda: not kit.hub.subscribers)
+
+
 @pytest.mark.parametrize(
     ("said", "code"),
     [
