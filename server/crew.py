@@ -165,7 +165,7 @@ class Crew:
 
     def _write(self, hand: Hand, settle: Settle) -> None:
         """Have what came of a task written down."""
-        settle.late = self._late
+        settle.late = partial(self._tell, hand)
         try:
             written = self._store.submit(settle)
         except StoreUnavailable as error:
@@ -187,12 +187,13 @@ class Crew:
         self._forget(hand)
         if error:  # it stays in hand, like one whose dispatch failed
             log.error("task %s: settling failed", hand.task.id, exc_info=error)
-        elif not written.cancelled() and (after := written.result()):
-            self._told_settled(after)
+        elif not written.cancelled():
+            self._tell(hand, written.result())
 
-    def _late(self, after: NotificationTask | None) -> None:
-        """It was written down after storage had said no; trying again will then change nothing."""
-        if after:
+    def _tell(self, hand: Hand, after: NotificationTask | None) -> None:
+        """Tell, once, of what was written down: perhaps only after storage had said no, or before nobody said so."""
+        if after and not hand.told:
+            hand.told = True
             self._told_settled(after)
 
     async def _insist(self, hand: Hand, settle: Settle, error: StoreUnavailable) -> None:
@@ -204,8 +205,7 @@ class Crew:
             return
         finally:
             self._forget(hand)
-        if after:
-            self._told_settled(after)
+        self._tell(hand, after)
 
     def _forget(self, hand: Hand) -> None:
         if self.hands.get(hand.task.id) is hand:

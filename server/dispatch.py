@@ -355,6 +355,7 @@ class Dispatch:
             if said:
                 log.warning("task %s: outcomes wait for storage: %s", self.task.id, said)
                 await self._clock.sleep(1)
+                settle.insisted = True
             try:
                 after: NotificationTask | None = await self._store.apply(settle)
             except StoreUnavailable as error:
@@ -371,6 +372,7 @@ class Hand(Dispatch):
     worker: int = 0
     before: asyncio.Event | None = None  # set once an earlier hand at the same task is done, which was not yet
     gone: asyncio.Event | None = None  # set once this one is, if anybody waits for that
+    told: bool = False  # what became of it, once
     express: bool = False
     waiting: bool = False  # claimed ahead: the next worker to be free takes it up
     begun_s: float = 0.0  # monotonic: when it was claimed and, later, when a worker took it up

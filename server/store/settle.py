@@ -49,11 +49,9 @@ ENDS = {
 }
 
 
-def _reached(batch: Batch, task: NotificationTask, outcome: Outcome) -> None:
-    """Count how long it took to reach somebody."""
-    if outcome.word is Word.SENT:
-        at_ms = outcome.at_ms + outcome.took_ms
-        batch.minute(at_ms, f"reach:{reach_bucket(at_ms - max(task.created_ms, task.planned_ms or 0))}")
+def _reached(batch: Batch, task: NotificationTask, at_ms: int) -> None:
+    """Count how long it took to reach somebody, who was at `at_ms`."""
+    batch.minute(at_ms, f"reach:{reach_bucket(at_ms - max(task.created_ms, task.planned_ms or 0))}")
 
 
 @dataclass(eq=False)
@@ -61,7 +59,8 @@ class Settle(Op):
     """Record outcomes of a task in hand and, with `final`, what becomes of it.
 
     `failed` is how many recipients are refused or given up so far, None to leave the figure. Gives the task as it is
-    afterwards, or None where the fence was old and nothing but late `sent` was recorded.
+    afterwards, or None where the fence was old and nothing but late `sent` was recorded. With `final`, once written,
+    it gives the task again.
     """
 
     task_id: str
@@ -73,11 +72,13 @@ class Settle(Op):
     tell: bool = False  # make a task.progress event of it
     known: NotificationTask | None = None
     """The task as its holder left it, if nobody else ever held it: then nothing need be read."""
+    insisted: bool = False
+    """Handed over before: it may have been written, though whoever asked was told no. Then it changes nothing."""
     rank = 0
 
     @classmethod
     async def apply(cls, batch: Batch, ops: list[Settle]) -> list[Any]:
-        done = await cls._unread(batch, [op for op in ops if op.known])
+        done = await cls._unread(batch, [op for op in ops if op.known and not op.insisted])
         await cls._read(batch, [op for op in ops if op not in done], done)
         return [done[op] for op in ops]
 
@@ -106,7 +107,8 @@ class Settle(Op):
                 on.append((task.id, task.sent, task.failed, task.crashes))
             for outcome in op.outcomes:
                 outcomes.append(outcome_row(task.id, outcome))
-                _reached(batch, task, outcome)
+                if outcome.word is Word.SENT:
+                    _reached(batch, task, outcome.at_ms + outcome.took_ms)
             op._tell(batch, Status.PROCESSING, task)
         await tx.many(sql.HOLD_ON, on)
         await tx.many(sql.LET_END, ends)
@@ -130,16 +132,18 @@ class Settle(Op):
             for outcome in op.outcomes:
                 if task is not None and (number not in stale or outcome.word is Word.SENT):
                     rows.append(outcome_row(op.task_id, outcome))
-                    _reached(batch, task, outcome)
         reached: set[str] = set()  # tasks of which somebody was, who was not before
-        for task_id, word, again in await tx.many(sql.ADD_OUTCOME, rows):
+        for task_id, word, again, at_ms in await tx.many(sql.ADD_OUTCOME, rows):  # those that were not recorded before
+            if word == "sent":
+                _reached(batch, tasks[task_id], at_ms)
             if word == "sent" and not again:
                 tasks[task_id] = replace(tasks[task_id], sent=tasks[task_id].sent + 1)
                 reached.add(task_id)
         for number, op in enumerate(ops):
             task = tasks.get(op.task_id)
             if task is None or number in stale:
-                done[op] = None
+                written = op.insisted and op.final and task and task.fence == op.fence
+                done[op] = task if written else None
                 if task is not None and task.status in ENDED and op.task_id in reached:
                     tasks[op.task_id] = task = replace(task, failed=task.total - task.skipped - task.sent)
                     batch.event(EventKind.PROGRESS, op.now_ms, task)  # a late `sent` mended an ended task's figures

@@ -142,7 +142,7 @@ ON CONFLICT (task_id, n, run, attempt) DO UPDATE
       took_ms = excluded.took_ms,
       again = excluded.again
   WHERE excluded.word = 'sent' AND outcome.word <> 'sent'
-RETURNING task_id, word, again"""
+RETURNING task_id, word, again, at_ms + took_ms"""
 """Record one attempt. A `sent` is true whoever reports it, so it may replace another word and is never replaced."""
 
 SAVE_TASK = """

@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from notifiers import RetryLater
 from server.model import NotificationTask, Status
 from server.store.verify import verify
 from server.store.writes import Claimed
@@ -65,6 +66,23 @@ def stored_as_claimed(result: Any) -> bool:
     return isinstance(result, NotificationTask) and result.status is Status.PROCESSING
 
 
+def leaves(status: Status) -> Callable[[Any], bool]:
+    """Does it leave a task in `status`?"""
+    return lambda result: isinstance(result, NotificationTask) and result.status is status
+
+
+async def turned_until(town: Town, holds: Callable[[], bool], seconds: float = 10) -> None:
+    """Let time pass until `holds()`, which it must within `seconds` of the node's clock."""
+    until = town.clock.monotonic() + seconds
+
+    def there() -> bool:
+        town.clock.turn(0.05)
+        assert town.clock.monotonic() < until
+        return holds()
+
+    await town.until(there)
+
+
 async def turned_until_completed(town: Town, task_id: str, seconds: float) -> dict[str, Any]:
     """The task once it is completed, which it must be within `seconds` of the node's clock."""
     until = town.clock.monotonic() + seconds
@@ -105,3 +123,33 @@ async def test_a_post_that_nobody_confirmed_and_that_is_stored_is_sent_long_befo
     [task] = (await town.json("/api/queue/tasks"))["tasks"]
     await turned_until_completed(town, task["id"], seconds=10)
     assert len(email.reached) == 1
+
+
+async def test_an_end_that_nobody_confirmed_counts_and_is_told_of_once(town: Town) -> None:
+    settled: list[tuple[str, Status]] = []
+    town.pool.on_settled.append(lambda task: settled.append((task.id, task.status)))
+    cut_once(town, leaves(Status.COMPLETED))
+
+    task_id = await town.send("infra", [jean(1), jean(2)])
+
+    await turned_until(town, lambda: bool(settled) and not town.pool.hands)
+    assert settled == [(task_id, Status.COMPLETED)]
+    assert (await town.events(task_id)).count("task.completed") == 1
+    stats = (await town.json("/api/queue/stats"))["stats"]
+    assert stats["total_processed"] == 1
+    assert sum(minute["completed"] for minute in stats["minutes"]) == 1
+    assert sum(minute["sent"] for minute in stats["minutes"]) == 2
+
+
+async def test_a_retry_that_nobody_confirmed_begins_when_it_is_due(town: Town) -> None:
+    email = town.service("email")
+    email.will(RetryLater("busy", after_s=2))
+    email.hold()
+    task_id = await town.send("infra")
+    cut_once(town, leaves(Status.PENDING))
+
+    email.release()
+
+    task = await turned_until_completed(town, task_id, seconds=6)
+    assert task["attempts"] == 2
+    assert (await town.events(task_id)).count("task.retry_scheduled") == 1

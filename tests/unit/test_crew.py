@@ -59,6 +59,7 @@ class Errand:
         self.open.set()
         self.before: asyncio.Event | None = None
         self.gone: asyncio.Event | None = None
+        self.told = False
         self.stopped = ""
         self.waiting = self.express = False
         self.worker = 0
