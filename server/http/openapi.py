@@ -20,6 +20,7 @@ from server.http.problems import (
     Problem,
     ProblemBody,
     StorageDown,
+    StorageUnsure,
     TooFast,
     TooLarge,
     Unauthorized,
@@ -91,6 +92,8 @@ def _problems(route: Route) -> list[type[Problem]]:
     found: list[type[Problem]] = list(route.problems)
     if route.needs is not None:
         found += [Unauthorized, Forbidden, TooFast, StorageDown]
+        if route.method not in ("GET", "HEAD"):
+            found.append(StorageUnsure)
         if route.method not in ("GET", "HEAD") or route.stream:
             found.append(ForeignOrigin)
     if route.takes is not None:

@@ -296,6 +296,12 @@ class StorageDown(_Later):
     code = "storage-down"
 
 
+class StorageUnsure(_Later):
+    """Storage gave no answer, so this may have been kept: look, or send it again with the same Idempotency-Key."""
+
+    code = "storage-unsure"
+
+
 class Unexpected(Problem):
     """The request cannot be served."""
 
@@ -338,7 +344,7 @@ def as_problem(error: Exception, where: str) -> Problem:
             return _of_aiohttp(error)
         case StoreUnavailable():
             log.error("%s: storage is unavailable: %s", where, error)
-            return StorageDown()
+            return StorageUnsure() if error.perhaps else StorageDown()
         case _:
             log.error("%s: %s", where, type(error).__name__, exc_info=error)
             return Problem()

@@ -93,7 +93,8 @@ class Store:
         while asked and (asked[0].done.done() or asked[0].since <= long_ago):
             op = asked.popleft()
             if not op.done.done():
-                op.done.set_exception(StoreUnavailable(f"no answer from storage within {ANSWER_S:g} s"))
+                said = f"no answer from storage within {ANSWER_S:g} s"
+                op.done.set_exception(StoreUnavailable(said, perhaps=True))
         self._look = loop.call_later(LOOK_S, self._overdue, loop) if asked else None
 
     def _committed(self, results: list[tuple[Op, Any]], events: list[Event]) -> None:

@@ -26,7 +26,11 @@ REST_MOST_S = 0.004
 
 
 class StoreUnavailable(Exception):
-    """Storage says no: out of reach, full, or failing. Nothing of the operation was written."""
+    """Storage says no: out of reach, full, or failing. Nothing of the operation was written, but `perhaps` it was."""
+
+    def __init__(self, text: str, *, perhaps: bool = False) -> None:
+        super().__init__(text)
+        self.perhaps = perhaps
 
 
 class StoreRefused(Exception):

@@ -304,7 +304,8 @@ class PostgresEngine:
         except NO as error:
             log.error("storage says no: %s", error or type(error).__name__)
             self._writer.terminate()
-            self._failed(ops, StoreUnavailable(str(error) or type(error).__name__), unsure)
+            said = str(error) or type(error).__name__
+            self._failed(ops, StoreUnavailable(said, perhaps=bool(unsure)), unsure)
         except AGAIN as error:
             await self._roll_back()
             if tries:

@@ -120,6 +120,7 @@ async def test_a_post_that_nobody_confirmed_and_that_is_stored_is_sent_long_befo
     answer = await town.post("/api/notifications/infra", {"titre": "t", "message": "m", "utilisateurs": [jean()]})
 
     assert answer.status == 503  # it may have been stored, and was
+    assert (await answer.json())["code"] == "storage-unsure"
     [task] = (await town.json("/api/queue/tasks"))["tasks"]
     await turned_until_completed(town, task["id"], seconds=10)
     assert len(email.reached) == 1
