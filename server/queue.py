@@ -188,10 +188,12 @@ class QueueManager:
                 self._pool.begin(taking, stored, Chunk(0, people.first, {}))
             elif taking:
                 self._pool.release(taking)
+            self._expect(stored)
 
         def may_have_begun(stored: object) -> None:
             if taking and isinstance(stored, NotificationTask) and stored.status is Status.PROCESSING:
                 self._pool.unsure.add(stored, Chunk(0, people.first, {}), taking.begun_s)
+            self._expect(stored)
 
         enqueue.late, enqueue.unsure = begin, may_have_begun
         try:
@@ -210,9 +212,13 @@ class QueueManager:
                 raise IdempotencyConflict()
             case Replayed():
                 return _again(stored)
-        self._pool.expect(planned_ms)
-        self._pool.expect(expires_ms)
         return Answer(task.id, body)
+
+    def _expect(self, stored: object) -> None:
+        """A task was stored, or may have been: there may be a time to wait for."""
+        if isinstance(stored, NotificationTask):
+            self._pool.expect(stored.due_ms)
+            self._pool.expect(stored.expires_ms)
 
     async def objections(self, type_name: str, raw: Any) -> list[FieldError]:
         """What is wrong with those parts of a body (as JSON) that fit their types, where others do not."""
@@ -330,14 +336,15 @@ class QueueManager:
         """Send an ended task again to those not reached. Raises UnknownTask, TaskNotEnded."""
         wire_s = max((channel.settings.timeout_s for channel in self._channels.values()), default=0)
         wire_ms = int(wire_s * 1000) + WRITE_MS if self._store.shared else 0
-        match await self._store.apply(Retry(task_id, self._clock.now_ms(), wire_ms)):
+        retry = Retry(task_id, self._clock.now_ms(), wire_ms)
+        retry.late = retry.unsure = self._expect
+        match await self._store.apply(retry):
             case Refusal(task=None):
                 raise UnknownTask()
             case Refusal():
                 raise TaskNotEnded()
             case NotificationTask() as task:
-                self._pool.expect(task.due_ms)
-                self._pool.expect(task.expires_ms)
+                self._expect(task)
                 return task
         raise AssertionError("unreachable")
 

@@ -14,6 +14,7 @@ from server.model import NotificationTask, Status
 from server.store.verify import verify
 from server.store.writes import Claimed
 from tests import stores
+from tests.api.test_in_hand import in_s
 from tests.kit import Town, jean, running
 
 
@@ -56,6 +57,19 @@ def cut_once(town: Town, when: Callable[[Any], bool], *, lost: bool = False) -> 
         return results, events
 
     engine._apply = watched
+
+
+def failures(town: Town) -> list[BaseException]:
+    """Whatever storage says no with, from here on."""
+    engine: Any = town.store._engine
+    failed, said = engine._failed, list[BaseException]()
+
+    def noted(ops: Any, error: BaseException, results: Any = ()) -> None:
+        said.append(error)
+        failed(ops, error, results)
+
+    engine._failed = noted
+    return said
 
 
 def claims_something(result: Any) -> bool:
@@ -154,3 +168,16 @@ async def test_a_retry_that_nobody_confirmed_begins_when_it_is_due(town: Town) -
     task = await turned_until_completed(town, task_id, seconds=6)
     assert task["attempts"] == 2
     assert (await town.events(task_id)).count("task.retry_scheduled") == 1
+
+
+async def test_a_planned_post_that_nobody_confirmed_is_sent_when_it_is_due(town: Town) -> None:
+    email = town.service("email")
+    cut_once(town, leaves(Status.PENDING))
+    body = {"titre": "t", "message": "m", "utilisateurs": [jean()], "planifiee_a": in_s(town, 2)}
+
+    answer = await town.post("/api/notifications/infra", body)
+
+    assert answer.status == 503
+    [task] = (await town.json("/api/queue/tasks"))["tasks"]
+    await turned_until_completed(town, task["id"], seconds=5)
+    assert len(email.reached) == 1
