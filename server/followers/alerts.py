@@ -93,6 +93,7 @@ class _Wish(Struct):
     name: str
     up: bool
     channel: str = ""
+    raising: RaiseAlert | None = None  # handed to storage, which has not said yes
 
 
 class Alerts:
@@ -169,8 +170,12 @@ class Alerts:
             self._breaker(channel)
 
     def _wish(self, wish: _Wish) -> None:
-        self._wishes[wish.name] = wish
+        self._want(wish)
         self._wake.set()
+
+    def _want(self, wish: _Wish) -> None:
+        if (before := self._wishes.get(wish.name)) is None or before.up != wish.up:
+            self._wishes[wish.name] = wish
 
     def _stands(self, kind: str, channel: str = "") -> bool:
         return any(alert["kind"] == kind and alert.get("channel", "") == channel for alert in self.raised)
@@ -201,7 +206,7 @@ class Alerts:
         window.slide(self._clock.now_ms())
         stands = self._stands(RATIO)
         if verdict(window, settings.failure_ratio, settings.min_tasks, raised=stands) != stands:
-            self._wishes[RATIO] = _Wish(RATIO, not stands)
+            self._want(_Wish(RATIO, not stands))
         while self._wishes:
             name, wish = next(iter(self._wishes.items()))
             await (self._raise(wish) if wish.up else self._clear(wish))
@@ -215,16 +220,19 @@ class Alerts:
         return {"ratio": round(window.ratio, 4), "failed": window.failed, "ended": window.ended}
 
     async def _raise(self, wish: _Wish) -> None:
-        now_ms = self._clock.now_ms()
-        alert: dict[str, Any] = {"id": str(uuid7()), "kind": DOWN if wish.channel else RATIO}
-        if wish.channel:
-            alert["channel"] = wish.channel
-        alert |= self._figures(wish) | {"window_s": self._settings.window_s, "since": iso(now_ms)}
-        new, tell = await self._store.apply(RaiseAlert(wish.name, alert, now_ms, now_ms - self._window.window_ms))
+        raising = wish.raising
+        if raising is None:
+            now_ms = self._clock.now_ms()
+            alert: dict[str, Any] = {"id": str(uuid7()), "kind": DOWN if wish.channel else RATIO}
+            if wish.channel:
+                alert["channel"] = wish.channel
+            alert |= self._figures(wish) | {"window_s": self._settings.window_s, "since": iso(now_ms)}
+            raising = wish.raising = RaiseAlert(wish.name, alert, now_ms, now_ms - self._window.window_ms)
+        new, tell = await self._store.apply(raising)
         if new:
             log.warning("alert raised: %s", wish.name)
         if tell:
-            self._tell(alert)
+            self._tell(raising.alert)
 
     async def _clear(self, wish: _Wish) -> None:
         if await self._store.apply(ClearAlert(wish.name, self._figures(wish), self._clock.now_ms())):

@@ -138,7 +138,7 @@ class RaiseAlert(Op):
     """Raise an alert, with its event. Gives (whether it is new, whether people are to be told).
 
     Nothing happens if one of this name stands already, whichever node raised it. People are to be told unless they
-    were since `told_since_ms`.
+    were since `told_since_ms`. Applied once more, as nobody knew whether it was written, it gives the same.
     """
 
     name: str  # "failure_ratio", "channel_down:email"
@@ -151,11 +151,14 @@ class RaiseAlert(Op):
         return [await op._raise(batch) for op in ops]
 
     async def _raise(self, batch: Batch) -> tuple[bool, bool]:
-        if not await batch.tx.all(sql.RAISE_ALERT, f"alert:{self.name}", _json.encode(self.alert).decode()):
-            return False, False
+        tx, name, told = batch.tx, f"alert:{self.name}", f"told:{self.name}"
+        if not await tx.all(sql.RAISE_ALERT, name, _json.encode(self.alert).decode()):
+            ((stands,),) = await tx.all(sql.GET_META, name)
+            if msgspec.json.decode(stands)["id"] != self.alert["id"]:
+                return False, False
+            return True, await tx.all(sql.GET_META, told) == [(str(self.now_ms),)]
         batch.notice(EventKind.ALERT_RAISED, self.now_ms, alert=self.alert)
-        told = await batch.tx.all(sql.TELL_ALERT, f"told:{self.name}", str(self.now_ms), self.told_since_ms)
-        return True, bool(told)
+        return True, bool(await tx.all(sql.TELL_ALERT, told, str(self.now_ms), self.told_since_ms))
 
 
 @dataclass(eq=False)

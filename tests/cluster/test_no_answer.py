@@ -9,12 +9,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from notifiers import RetryLater
+from notifiers import Refused, RetryLater
+from server.app import ALERTS
 from server.model import NotificationTask, Status
 from server.store.verify import verify
 from server.store.writes import Claimed
 from tests import stores
-from tests.api.test_in_hand import in_s
+from tests.api.test_in_hand import calls, in_s
 from tests.kit import Town, jean, running
 
 
@@ -181,3 +182,23 @@ async def test_a_planned_post_that_nobody_confirmed_is_sent_when_it_is_due(town:
     [task] = (await town.json("/api/queue/tasks"))["tasks"]
     await turned_until_completed(town, task["id"], seconds=5)
     assert len(email.reached) == 1
+
+
+async def test_people_are_told_once_of_an_alert_that_nobody_confirmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(stores.ENGINE, "name", "postgres")
+    notify = {"ALERTS__MIN_TASKS": "1", "ALERTS__NOTIFY": '["sms:+33612345678"]'}
+    async with running(tmp_path, **notify) as town:
+        phone = town.service("sms")
+        town.service("email").will(Refused("unknown"))
+        cut_once(town, lambda result: result == (True, True))
+
+        await town.send("infra")
+        await turned_until(town, lambda: bool(phone.calls))
+
+        await calls(phone, 1)
+        stats = (await town.json("/api/queue/stats"))["stats"]
+        assert phone.calls[0].id.startswith(stats["alerts"][0]["id"])
+        await turned_until(town, lambda: not town.app[ALERTS]._wishes)
+        assert len(phone.calls) == 1
