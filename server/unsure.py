@@ -5,10 +5,10 @@ What was is this node's until its lease ends, and nobody else would take it up b
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Awaitable, Callable, Mapping
 
 from server.clock import Clock
+from server.dispatch import Hand
 from server.model import NotificationTask
 from server.store.reads import Chunk
 
@@ -21,32 +21,47 @@ class Unsure:
 
     def __init__(
         self, clock: Clock, lease_s: float, renew: Callable[[list[tuple[str, int]]], Awaitable[set[str]]],
-        begin: Callable[[NotificationTask, Chunk, float], None],
+        begin: Callable[[NotificationTask, Chunk, float], None], let_go: Callable[[str], None],
     ):  # fmt: skip
-        """`renew` asks which (id, fence) are the node's, `begin` takes up a task with its first chunk, held since."""
+        """`renew` asks which (id, fence) are the node's, `begin` takes up a task with its first chunk, held since;
+        `let_go` says of a task, if it was cancelled, that no call begins for it."""
         self._clock = clock
         self._lease_s = lease_s
         self._renew = renew
         self._begin = begin
-        self._claims: deque[tuple[NotificationTask, Chunk, float]] = deque(maxlen=MOST)
+        self._let_go = let_go
+        self._claims: dict[str, tuple[NotificationTask, Chunk, float]] = {}  # of each task the newest
 
     def add(self, task: NotificationTask, first: Chunk, begun: float) -> None:
         """`task` was claimed at `begun` (monotonic), if that was written."""
-        self._claims.append((task, first, begun + self._lease_s))
+        self._claims.pop(task.id, None)
+        self._claims[task.id] = (task, first, begun + self._lease_s)
+        if len(self._claims) > MOST:
+            del self._claims[next(iter(self._claims))]
 
-    async def make_sure(self, hands: Container[str]) -> None:
-        """Take up those that are the node's and not in `hands` (ids). Raises StoreUnavailable.
+    async def make_sure(self, hands: Mapping[str, Hand]) -> None:
+        """Take up those that are the node's and not in `hands` (by task). Raises StoreUnavailable.
 
         The others are asked for again until their leases would have ended: at a database that was frozen, the
-        transaction may still be under way.
+        transaction may still be under way. One that is in hand by the same claim, as the first try was not written,
+        or by a later one, is known.
         """
         now = self._clock.monotonic()
-        asked = [claim for claim in self._claims if claim[0].id not in hands and now < claim[2]]
+        for task, _, until in list(self._claims.values()):
+            hand = hands.get(task.id)
+            if now >= until or (hand and hand.task.fence >= task.fence):
+                del self._claims[task.id]
+        asked = [claim for claim in self._claims.values() if claim[0].id not in hands]
         if not asked:
-            self._claims.clear()
             return
         kept = await self._renew([(task.id, task.fence) for task, *_ in asked])
-        for task, first, _ in asked:
-            if task.id in kept and task.id not in hands:
+        for claim in asked:
+            task, first, _ = claim
+            if task.id in kept and self._claims.get(task.id) is claim:
+                del self._claims[task.id]
+            if task.id in hands:
+                continue
+            if task.id in kept:
                 self._begin(task, first, now)
-        self._claims = deque((claim for claim in self._claims if claim[0].id not in kept), MOST)
+            else:
+                self._let_go(task.id)

@@ -74,7 +74,7 @@ class WorkerPool:
         self._letting = Letting(store, node)
         self._crew = Crew(store, clock, self.workers, self.express_workers, self._freed, self._settled)
         self.hands = self._crew.hands
-        self.unsure = Unsure(clock, settings.queue.lease_s, self._renew, self._begin)
+        self.unsure = Unsure(clock, settings.queue.lease_s, self._renew, self._begin, self._letting.go)
         self._taking: set[Taking] = set()  # workers kept for tasks that are being stored
         self._none_taking = asyncio.Event()
         self._none_taking.set()
@@ -130,6 +130,10 @@ class WorkerPool:
         self._wake.set()
         self._crew.give_back("drain")
         await self._none_taking.wait()  # storage answers within seconds, whatever it says
+        try:
+            await self.unsure.make_sure(self.hands)
+        except StoreUnavailable as error:
+            log.warning("what this node may have claimed is left to the others: %s", error)
         longest = max((channel.settings.timeout_s for channel in self._channels.values()), default=0)
         await self._crew.finish(max(grace_s - longest, 0))
         for hand in self.hands.values():

@@ -12,6 +12,7 @@ import pytest
 from notifiers import Refused, RetryLater
 from server.app import ALERTS
 from server.model import NotificationTask, Status
+from server.store.orders import Cancel
 from server.store.verify import verify
 from server.store.writes import Claimed
 from tests import stores
@@ -184,6 +185,22 @@ async def test_a_planned_post_that_nobody_confirmed_is_sent_when_it_is_due(town:
     assert len(email.reached) == 1
 
 
+async def test_a_claim_that_nobody_confirmed_is_given_back_by_a_drain(town: Town) -> None:
+    email = town.service("email")
+    await town.post("/admin/api/queue/pause")
+    task_id = await town.send("infra")
+    cut_once(town, claims_something)
+    said = failures(town)
+    await town.post("/admin/api/queue/resume")
+    await town.until(lambda: said)
+
+    await town.pool.drain(30)
+
+    task = await town.store.task(task_id)
+    assert task and (task.status, task.node, task.attempts, task.crashes) == (Status.PENDING, None, 0, 0)
+    assert email.reached == []
+
+
 async def test_people_are_told_once_of_an_alert_that_nobody_confirmed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,3 +219,25 @@ async def test_people_are_told_once_of_an_alert_that_nobody_confirmed(
         assert phone.calls[0].id.startswith(stats["alerts"][0]["id"])
         await turned_until(town, lambda: not town.app[ALERTS]._wishes)
         assert len(phone.calls) == 1
+
+
+async def test_whoever_cancels_a_claim_that_nobody_confirmed_waits_for_no_lease(town: Town) -> None:
+    email = town.service("email")
+    await town.post("/admin/api/queue/pause")
+    task_id = await town.send("infra")
+    cut_once(town, claims_something)
+    said = failures(town)
+    await town.post("/admin/api/queue/resume")
+    await town.until(lambda: said)
+    cancelled = await town.store.apply(Cancel(task_id, town.clock.now_ms()))  # as another node does, which then waits
+    assert cancelled.node == town.pool.node
+    until = town.clock.monotonic() + 5
+
+    async def let_go() -> bool:
+        town.clock.turn(0.05)
+        assert town.clock.monotonic() < until
+        task = await town.store.task(task_id)
+        return bool(task and task.node is None)
+
+    await town.until(let_go)
+    assert email.reached == []
