@@ -97,9 +97,18 @@ class KeyRing:
         await self.reload()
         if not self._by_id:
             key, secret = new_key("admin", Role.ADMIN, self._clock.now_ms())
-            if await self._store.add_first_key(key):
-                self.first = FirstKey(key, secret)
+            unsure: StoreUnavailable | None = None
+            try:
+                await self._store.add_first_key(key)
+            except StoreUnavailable as error:
+                if not error.perhaps:
+                    raise
+                unsure = error  # if it was stored, nobody would ever be shown it
             await self.reload()
+            if key.id in self._by_id:
+                self.first = FirstKey(key, secret)
+            elif unsure and not self._by_id:
+                raise unsure
         self._task = asyncio.create_task(self._keep_up(), name="keyring")
 
     async def close(self) -> None:
@@ -154,7 +163,11 @@ class KeyRing:
         used, self._used = self._used, {}
         used.pop(self._configured.id if self._configured else "", None)
         if used:
-            await self._store.touch_keys(used)
+            try:
+                await self._store.touch_keys(used)
+            except StoreUnavailable:
+                self._used = used | self._used  # to be noted next time
+                raise
 
     def _tell(self, key_id: str, session_id: str | None) -> None:
         for told in self.on_revoked:

@@ -11,13 +11,18 @@ import pytest
 
 from notifiers import Refused, RetryLater
 from server.app import ALERTS
+from server.http.auth import KeyRing
+from server.http.caller import Callers
 from server.model import NotificationTask, Status
+from server.store import Store, StoreUnavailable, open_store
 from server.store.orders import Cancel
 from server.store.verify import verify
 from server.store.writes import Claimed
 from tests import stores
+from tests.api.http_kit import TurnedClock
 from tests.api.test_in_hand import calls, in_s
 from tests.kit import Town, jean, running
+from tests.pg import fresh_database
 
 
 @pytest.fixture
@@ -46,9 +51,9 @@ class Cut:
         raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
 
 
-def cut_once(town: Town, when: Callable[[Any], bool], *, lost: bool = False) -> None:
+def cut_once(store: Store, when: Callable[[Any], bool], *, lost: bool = False) -> None:
     """Cut the connection at the commit of the next operation that comes to something of which `when` holds."""
-    engine: Any = town.store._engine
+    engine: Any = store._engine
     apply = engine._apply
 
     async def watched(tx: Any, ops: Any) -> Any:
@@ -117,7 +122,7 @@ async def test_a_claim_that_nobody_confirmed_is_worked_on_long_before_its_lease_
     email = town.service("email")
     await town.post("/admin/api/queue/pause")
     task_id = await town.send("infra", [jean(1), jean(2)])
-    cut_once(town, claims_something, lost=lost)
+    cut_once(town.store, claims_something, lost=lost)
 
     await town.post("/admin/api/queue/resume")
 
@@ -131,7 +136,7 @@ async def test_a_claim_that_nobody_confirmed_is_worked_on_long_before_its_lease_
 async def test_a_post_that_nobody_confirmed_and_that_is_stored_is_sent_long_before_its_lease_ends(town: Town) -> None:
     email = town.service("email")
     await town.until(lambda: town.pool.caught_up)
-    cut_once(town, stored_as_claimed)
+    cut_once(town.store, stored_as_claimed)
 
     answer = await town.post("/api/notifications/infra", {"titre": "t", "message": "m", "utilisateurs": [jean()]})
 
@@ -145,7 +150,7 @@ async def test_a_post_that_nobody_confirmed_and_that_is_stored_is_sent_long_befo
 async def test_an_end_that_nobody_confirmed_counts_and_is_told_of_once(town: Town) -> None:
     settled: list[tuple[str, Status]] = []
     town.pool.on_settled.append(lambda task: settled.append((task.id, task.status)))
-    cut_once(town, leaves(Status.COMPLETED))
+    cut_once(town.store, leaves(Status.COMPLETED))
 
     task_id = await town.send("infra", [jean(1), jean(2)])
 
@@ -163,7 +168,7 @@ async def test_a_retry_that_nobody_confirmed_begins_when_it_is_due(town: Town) -
     email.will(RetryLater("busy", after_s=2))
     email.hold()
     task_id = await town.send("infra")
-    cut_once(town, leaves(Status.PENDING))
+    cut_once(town.store, leaves(Status.PENDING))
 
     email.release()
 
@@ -174,7 +179,7 @@ async def test_a_retry_that_nobody_confirmed_begins_when_it_is_due(town: Town) -
 
 async def test_a_planned_post_that_nobody_confirmed_is_sent_when_it_is_due(town: Town) -> None:
     email = town.service("email")
-    cut_once(town, leaves(Status.PENDING))
+    cut_once(town.store, leaves(Status.PENDING))
     body = {"titre": "t", "message": "m", "utilisateurs": [jean()], "planifiee_a": in_s(town, 2)}
 
     answer = await town.post("/api/notifications/infra", body)
@@ -189,7 +194,7 @@ async def test_a_claim_that_nobody_confirmed_is_given_back_by_a_drain(town: Town
     email = town.service("email")
     await town.post("/admin/api/queue/pause")
     task_id = await town.send("infra")
-    cut_once(town, claims_something)
+    cut_once(town.store, claims_something)
     said = failures(town)
     await town.post("/admin/api/queue/resume")
     await town.until(lambda: said)
@@ -209,7 +214,7 @@ async def test_people_are_told_once_of_an_alert_that_nobody_confirmed(
     async with running(tmp_path, **notify) as town:
         phone = town.service("sms")
         town.service("email").will(Refused("unknown"))
-        cut_once(town, lambda result: result == (True, True))
+        cut_once(town.store, lambda result: result == (True, True))
 
         await town.send("infra")
         await turned_until(town, lambda: bool(phone.calls))
@@ -225,7 +230,7 @@ async def test_whoever_cancels_a_claim_that_nobody_confirmed_waits_for_no_lease(
     email = town.service("email")
     await town.post("/admin/api/queue/pause")
     task_id = await town.send("infra")
-    cut_once(town, claims_something)
+    cut_once(town.store, claims_something)
     said = failures(town)
     await town.post("/admin/api/queue/resume")
     await town.until(lambda: said)
@@ -241,3 +246,39 @@ async def test_whoever_cancels_a_claim_that_nobody_confirmed_waits_for_no_lease(
 
     await town.until(let_go)
     assert email.reached == []
+
+
+async def test_the_first_key_is_shown_though_nobody_confirmed_it(tmp_path: Path) -> None:
+    store = open_store(await fresh_database(), tmp_path)
+    await store.open()
+    ring = KeyRing(store, TurnedClock(), Callers([], tls=False))
+    cut_once(store, lambda result: result is True)
+    try:
+        await ring.open()
+
+        assert ring.first and ring.by_secret(ring.first.secret) is not None
+    finally:
+        await ring.close()
+        await store.close()
+
+
+async def test_when_keys_were_used_is_noted_though_storage_was_away_for_a_while(tmp_path: Path) -> None:
+    store = open_store(await fresh_database(), tmp_path)
+    await store.open()
+    clock = TurnedClock()
+    ring = KeyRing(store, clock, Callers([], tls=False))
+    await ring.open()
+    try:
+        assert ring.first and ring.by_secret(ring.first.secret)
+        used_ms = clock.now_ms()
+        cut_once(store, lambda result: result is None, lost=True)
+        with pytest.raises(StoreUnavailable):
+            await ring.all()
+        clock.turn(60)
+
+        [key] = await ring.all()
+
+        assert key.used_ms == used_ms
+    finally:
+        await ring.close()
+        await store.close()
