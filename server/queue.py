@@ -309,9 +309,9 @@ class QueueManager:
 
     # --- operating -----------------------------------------------------------------------------------
 
-    async def cancel(self, task_id: str) -> NotificationTask:
+    async def cancel(self, task_id: str, audit: AuditEntry | None = None) -> NotificationTask:
         """Stop a task; no call begins after this has returned. Raises UnknownTask, TaskHasEnded."""
-        match await self._store.apply(Cancel(task_id, self._clock.now_ms())):
+        match await self._store.apply(Cancel(task_id, self._clock.now_ms(), audit)):
             case Refusal(task=None):
                 raise UnknownTask()
             case Refusal():
@@ -332,11 +332,11 @@ class QueueManager:
                 return
             await self._clock.sleep(LOOK_S)
 
-    async def retry(self, task_id: str) -> NotificationTask:
+    async def retry(self, task_id: str, audit: AuditEntry | None = None) -> NotificationTask:
         """Send an ended task again to those not reached. Raises UnknownTask, TaskNotEnded."""
         wire_s = max((channel.settings.timeout_s for channel in self._channels.values()), default=0)
         wire_ms = int(wire_s * 1000) + WRITE_MS if self._store.shared else 0
-        retry = Retry(task_id, self._clock.now_ms(), wire_ms)
+        retry = Retry(task_id, self._clock.now_ms(), wire_ms, audit)
         retry.late = retry.unsure = self._expect
         match await self._store.apply(retry):
             case Refusal(task=None):
@@ -394,7 +394,7 @@ class QueueManager:
                 removed += some
         return removed
 
-    async def pause(self, by: ApiKey, *, paused: bool) -> bool:
+    async def pause(self, by: ApiKey, audit: AuditEntry | None = None, *, paused: bool) -> bool:
         """Have workers stop (or go on) taking tasks; whether that changed anything."""
-        changed: bool = await self._store.apply(Pause(paused, self._clock.now_ms(), by.name))
+        changed: bool = await self._store.apply(Pause(paused, self._clock.now_ms(), by.name, audit))
         return changed

@@ -8,10 +8,10 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from server.http.auth import new_key
-from server.http.front import FRONT, audit
+from server.http.front import FRONT
 from server.http.problems import UnknownKey
 from server.http.routes import Routes
-from server.model import NO_CONTROLS, ApiKey, Role, iso, iso_or_none
+from server.model import NO_CONTROLS, ApiKey, AuditEntry, Role, iso, iso_or_none
 
 routes = Routes()
 
@@ -116,8 +116,7 @@ async def make_key(request: web.Request, new: NewKey) -> MadeKey:
     """Make a key, which works at once."""
     front = request.app[FRONT]
     key, secret = new_key(new.name, Role[new.role.upper()], front.clock.now_ms())
-    await front.keyring.add(key)
-    await audit(request, "key.add", key.id, {"name": new.name, "role": new.role})
+    await front.keyring.add(key, front.entry(request, "key.add", key.id, {"name": new.name, "role": new.role}))
     return MadeKey(True, key.id, key.name, new.role, secret)
 
 
@@ -131,10 +130,14 @@ async def make_key(request: web.Request, new: NewKey) -> MadeKey:
 )
 async def revoke_key(request: web.Request) -> RevokedKey:
     """Revoke a key: at this node at once, at others within five seconds."""
-    key = await request.app[FRONT].keyring.revoke(request.match_info["id"])
+    front = request.app[FRONT]
+
+    def entry(key: ApiKey) -> AuditEntry:
+        return front.entry(request, "key.revoke", key.id, {"name": key.name})
+
+    key = await front.keyring.revoke(request.match_info["id"], entry)
     if key is None:
         raise UnknownKey()
-    await audit(request, "key.revoke", key.id, {"name": key.name})
     return RevokedKey(True, key.id, key.name)
 
 

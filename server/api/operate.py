@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from server.api.context import QUEUE
 from server.api.tasks import PriorityWord, Search, TypeNames, When
 from server.http.auth import KEY
-from server.http.front import audit
+from server.http.front import FRONT, audit
 from server.http.problems import EmptyFilter
 from server.http.routes import Routes
 from server.i18n import lang, removed_text, text
@@ -84,11 +84,10 @@ async def clear(request: web.Request, body: ClearBody) -> Cleared:
     gives=PauseAnswer,
     summary="Pause the workers",
     tags=("admin",),
-    audit="pause",
 )
 async def pause(request: web.Request) -> PauseAnswer:
     """Workers take no more tasks; what is in hand goes on, and sending is still accepted."""
-    await request.app[QUEUE].pause(request[KEY], paused=True)
+    await request.app[QUEUE].pause(request[KEY], request.app[FRONT].entry(request, "pause"), paused=True)
     return PauseAnswer(True, text("queue.paused", lang(request)), True)
 
 
@@ -98,11 +97,10 @@ async def pause(request: web.Request) -> PauseAnswer:
     gives=PauseAnswer,
     summary="Resume the workers",
     tags=("admin",),
-    audit="resume",
 )
 async def resume(request: web.Request) -> PauseAnswer:
     """Workers take tasks again."""
-    await request.app[QUEUE].pause(request[KEY], paused=False)
+    await request.app[QUEUE].pause(request[KEY], request.app[FRONT].entry(request, "resume"), paused=False)
     return PauseAnswer(True, text("queue.resumed", lang(request)), False)
 
 

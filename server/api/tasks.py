@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from server.api.context import QUEUE, STATS, STORE
 from server.http.auth import KEY
+from server.http.front import FRONT
 from server.http.problems import TaskHasEnded, TaskNotEnded, UnknownTask
 from server.http.routes import Routes
 from server.i18n import lang, reason_text
@@ -277,20 +278,24 @@ def webhook_view(row: Hook, language: str, *, masked: bool) -> WebhookView:
 
 @routes.post(
     "/api/queue/tasks/{id}/cancel", needs=Role.OPERATOR, gives=OneTask, summary="Cancel a task", tags=("queue",),
-    problems=(UnknownTask, TaskHasEnded), audit="cancel",
+    problems=(UnknownTask, TaskHasEnded),
 )  # fmt: skip
 async def cancel(request: web.Request) -> OneTask:
     """Send to nobody more; `progress.sent` says how many were already reached."""
-    return OneTask(True, task_detail(await request.app[QUEUE].cancel(task_id(request)), lang(request)))
+    task = task_id(request)
+    entry = request.app[FRONT].entry(request, "cancel", task)
+    return OneTask(True, task_detail(await request.app[QUEUE].cancel(task, entry), lang(request)))
 
 
 @routes.post(
     "/api/queue/tasks/{id}/retry", needs=Role.OPERATOR, gives=OneTask, summary="Retry a task", tags=("queue",),
-    problems=(UnknownTask, TaskNotEnded), audit="retry",
+    problems=(UnknownTask, TaskNotEnded),
 )  # fmt: skip
 async def retry(request: web.Request) -> OneTask:
     """Send a failed or cancelled task again, to the recipients not yet reached and to nobody else."""
-    return OneTask(True, task_detail(await request.app[QUEUE].retry(task_id(request)), lang(request)))
+    task = task_id(request)
+    entry = request.app[FRONT].entry(request, "retry", task)
+    return OneTask(True, task_detail(await request.app[QUEUE].retry(task, entry), lang(request)))
 
 
 @routes.get("/api/queue/stats", needs=Role.VIEWER, gives=StatsAnswer, summary="Statistics", tags=("queue",))

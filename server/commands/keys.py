@@ -74,8 +74,7 @@ async def _add(store: Store, name: str, role: Role) -> int:
         print("tocsin: NAME: expected 1 to 200 printable characters", file=sys.stderr)
         return 2
     key, secret = new_key(name.strip(), role, SystemClock().now_ms())
-    await store.add_key(key)
-    await _audit(store, "key.add", key, role=role.name.lower())
+    await store.add_key(key, _entry("key.add", key, role=role.name.lower()))
     print(secret)
     print(f"id {key.id}, role {role.name.lower()}; the key is shown this once", file=sys.stderr)
     return 0
@@ -90,19 +89,17 @@ async def _revoke(store: Store, prefix: str) -> int:
         how_many = len(matching) or "no"
         print(f"tocsin: {how_many} keys in use begin with {prefix!r}; name one (run.py keys list)", file=sys.stderr)
         return 1
-    await store.revoke_key(matching[0].id, SystemClock().now_ms())
-    await _audit(store, "key.revoke", matching[0])
+    await store.revoke_key(matching[0].id, SystemClock().now_ms(), _entry("key.revoke", matching[0]))
     print(f"revoked {matching[0].id} ({matching[0].name})")
     return 0
 
 
-async def _audit(store: Store, action: str, key: ApiKey, **more: str) -> None:
-    """Write down that it was done here, by nobody's key."""
-    entry = AuditEntry(
+def _entry(action: str, key: ApiKey, **more: str) -> AuditEntry:
+    """What is to be written down: that it was done here, by nobody's key."""
+    return AuditEntry(
         at_ms=SystemClock().now_ms(), key_id="", key_name="run.py keys", action=action, target=key.id,
         detail={"name": key.name, **more},
     )  # fmt: skip
-    await store.add_audit(entry)
 
 
 async def _list(store: Store) -> int:

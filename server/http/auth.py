@@ -21,7 +21,7 @@ from server.clock import Clock
 from server.http.caller import Callers, changes_state
 from server.http.limits import Limiter
 from server.http.problems import BadSignIn, ForeignOrigin, TooFast, Unauthorized
-from server.model import ApiKey, Role, Session
+from server.model import ApiKey, AuditEntry, Role, Session
 from server.store import Store, StoreUnavailable
 
 log = logging.getLogger("tocsin.auth")
@@ -180,21 +180,21 @@ class KeyRing:
         await self._flush()
         return [key for key in await self._store.keys() if key.revoked_ms is None]
 
-    async def add(self, key: ApiKey) -> None:
+    async def add(self, key: ApiKey, audit: AuditEntry | None = None) -> None:
         """Store a new key; it works at once."""
-        await self._store.add_key(key)
+        await self._store.add_key(key, audit)
         self._changes += 1
         self._by_hash[key.hash] = key
         self._by_id[key.id] = key
 
-    async def revoke(self, key_id: str) -> ApiKey | None:
+    async def revoke(self, key_id: str, audit: Callable[[ApiKey], AuditEntry] | None = None) -> ApiKey | None:
         """Revoke a key: here at once, at other nodes within five seconds. None if there is no such key (any more)."""
         if key_id not in self._by_id:
             await self.reload()
         key = self._by_id.get(key_id)
         if key is None or key is self._configured:
             return None
-        revoked = await self._store.revoke_key(key_id, self._clock.now_ms())
+        revoked = await self._store.revoke_key(key_id, self._clock.now_ms(), audit(key) if audit else None)
         self._changes += 1
         self._by_id.pop(key_id, None)
         self._by_hash.pop(key.hash, None)

@@ -135,21 +135,19 @@ class Front:
         self.dress(request, response, rid)
         return response
 
-    async def audit(
+    def entry(
         self, request: web.Request, action: str, target: str = "", detail: dict[str, Any] | None = None
-    ) -> None:
-        """Write down that the caller of `request` did `action`."""
+    ) -> AuditEntry:
+        """What is to be written down if the caller of `request` does `action`."""
         key = request[KEY]
-        await self.store.add_audit(
-            AuditEntry(
-                at_ms=self.clock.now_ms(),
-                key_id=key.id,
-                key_name=key.name,
-                action=action,
-                target=target,
-                address=self.callers.address(request),
-                detail=detail or {},
-            )
+        return AuditEntry(
+            at_ms=self.clock.now_ms(),
+            key_id=key.id,
+            key_name=key.name,
+            action=action,
+            target=target,
+            address=self.callers.address(request),
+            detail=detail or {},
         )
 
 
@@ -158,7 +156,8 @@ FRONT = web.AppKey("front", Front)
 
 async def audit(request: web.Request, action: str, target: str = "", detail: dict[str, Any] | None = None) -> None:
     """Write down that the caller of `request` did `action` to `target`."""
-    await request.app[FRONT].audit(request, action, target, detail)
+    front = request.app[FRONT]
+    await front.store.add_audit(front.entry(request, action, target, detail))
 
 
 def request_id(request: web.BaseRequest) -> str:

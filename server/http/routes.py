@@ -56,7 +56,6 @@ class Route:
     summary: str = ""
     tags: tuple[str, ...] = ()
     problems: tuple[type[Problem], ...] = ()
-    audit: str = ""  # written to the audit log once it is done, with the path's parameters as target
     takes_headers: dict[str, str] = field(default_factory=dict)  # for the document: name and meaning
     gives_headers: dict[str, str] = field(default_factory=dict)
     example: Any = None  # of the body, for the document
@@ -131,7 +130,7 @@ def _build(route: Route, front: Front) -> Handler:
     if route.query is not None or strict:
         query = QueryDecoder(route.query or NoQuery)
     keyring, limiter, reader = front.keyring, front.limiter, front.strangers if needs is None else front.reader
-    audited, first, besides, empty_body = route.audit, route.first, route.besides, route.empty_body
+    first, besides, empty_body = route.first, route.besides, route.empty_body
 
     async def call(request: web.Request) -> web.StreamResponse:
         if needs is not None:
@@ -171,8 +170,6 @@ def _build(route: Route, front: Front) -> Handler:
                 raise
             arguments = (value, *arguments)
         result = await work(request, *arguments)
-        if audited:
-            await front.audit(request, audited, "/".join(request.match_info.values()))
         if isinstance(result, web.StreamResponse):
             return result
         if type(result) is tuple:

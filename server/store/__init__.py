@@ -194,18 +194,18 @@ class Store:
         """All keys, revoked ones too, oldest first."""
         return [key_of(row) for row in await self._read(lambda tx: tx.all(sql.KEYS))]
 
-    async def add_key(self, key: ApiKey) -> None:
-        """Store a new key."""
-        await self.apply(desk.add_key(key))
+    async def add_key(self, key: ApiKey, audit: AuditEntry | None = None) -> None:
+        """Store a new key, and who made it."""
+        await self.apply(desk.AddKey(key, audit))
 
     async def add_first_key(self, key: ApiKey) -> bool:
         """Store `key` if the store has none at all; whether it did: of nodes that start at once, one does."""
         added: bool = await self.apply(desk.AddFirstKey(key))
         return added
 
-    async def revoke_key(self, key_id: str, at_ms: int) -> ApiKey | None:
-        """Revoke a key; the key, None if unknown."""
-        revoked: ApiKey | None = await self.apply(desk.RevokeKey(key_id, at_ms))
+    async def revoke_key(self, key_id: str, at_ms: int, audit: AuditEntry | None = None) -> ApiKey | None:
+        """Revoke a key, and store who did; the key, None if unknown."""
+        revoked: ApiKey | None = await self.apply(desk.RevokeKey(key_id, at_ms, audit))
         return revoked
 
     async def touch_keys(self, used: dict[str, int]) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
-from server.model import Event, EventKind, NotificationTask, Status, iso
+from server.model import AuditEntry, Event, EventKind, NotificationTask, Status, iso
 from server.store import sql
 from server.store.engine import Op, Row, Tx
-from server.store.rows import hook_row
+from server.store.rows import audit_row, hook_row
 from server.views import task_view
 
 _json = msgspec.json.Encoder()
@@ -86,6 +86,11 @@ class Batch:
         elif after is Status.FAILED:
             self._totals["total_failed"] += 1
             self.minute(at_ms, "failed")
+
+    async def audit(self, entry: AuditEntry | None) -> None:
+        """Write down who did it, with what was done: else it could be done and nobody know by whom."""
+        if entry:
+            await self.tx.many(sql.ADD_AUDIT, [audit_row(entry)])
 
     def minute(self, at_ms: int, what: str, n: int = 1) -> None:
         """Count `what` in the minute of `at_ms`."""

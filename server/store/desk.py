@@ -27,16 +27,27 @@ class Run(Op):
         return [await batch.tx.all(op.statement, *op.args) for op in ops]
 
 
-def add_key(key: ApiKey) -> Run:
-    return Run(sql.ADD_KEY, key_row(key))
-
-
 def add_session(session: Session) -> Run:
     return Run(sql.ADD_SESSION, (session.id, session.key_id, session.created_ms, session.expires_ms))
 
 
 def add_audit(entry: AuditEntry) -> Run:
     return Run(sql.ADD_AUDIT, audit_row(entry))
+
+
+@dataclass(eq=False)
+class AddKey(Op):
+    """Store a key."""
+
+    key: ApiKey
+    audit: AuditEntry | None = None
+
+    @classmethod
+    async def apply(cls, batch: Batch, ops: list[AddKey]) -> list[Any]:
+        for op in ops:
+            await batch.tx.all(sql.ADD_KEY, *key_row(op.key))
+            await batch.audit(op.audit)
+        return [None] * len(ops)
 
 
 @dataclass(eq=False)
@@ -57,11 +68,18 @@ class RevokeKey(Op):
 
     key_id: str
     at_ms: int
+    audit: AuditEntry | None = None
 
     @classmethod
     async def apply(cls, batch: Batch, ops: list[RevokeKey]) -> list[Any]:
-        rows = [await batch.tx.all(sql.REVOKE_KEY, op.key_id, op.at_ms) for op in ops]
-        return [key_of(row[0]) if row else None for row in rows]
+        return [await op._revoke(batch) for op in ops]
+
+    async def _revoke(self, batch: Batch) -> ApiKey | None:
+        rows = await batch.tx.all(sql.REVOKE_KEY, self.key_id, self.at_ms)
+        if not rows:
+            return None
+        await batch.audit(self.audit)
+        return key_of(rows[0])
 
 
 @dataclass(eq=False)

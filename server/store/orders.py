@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from server.model import ENDED, EventKind, NotificationTask, Status, may_move
+from server.model import ENDED, AuditEntry, EventKind, NotificationTask, Status, may_move
 from server.store import sql
 from server.store.batch import Batch
 from server.store.engine import Op
@@ -28,6 +28,7 @@ class Cancel(Op):
 
     task_id: str
     now_ms: int
+    audit: AuditEntry | None = None
 
     @staticmethod
     def may(status: Status) -> bool:
@@ -45,6 +46,7 @@ class Cancel(Op):
         after = replace(
             task, status=Status.CANCELLED, ended_ms=self.now_ms, due_ms=0, lease_ms=None, fence=task.fence + 1
         )
+        await batch.audit(self.audit)
         return await _changed(batch, task, after, EventKind.CANCELLED, self.now_ms)
 
 
@@ -60,6 +62,7 @@ class Retry(Op):
     task_id: str
     now_ms: int
     wire_ms: int = 0
+    audit: AuditEntry | None = None
 
     @staticmethod
     def may(status: Status) -> bool:
@@ -85,6 +88,7 @@ class Retry(Op):
         )  # fmt: skip
         if late:
             return Refusal(task)
+        await batch.audit(self.audit)
         return await _changed(batch, task, after, EventKind.RETRY_SCHEDULED, self.now_ms)
 
 
@@ -109,6 +113,7 @@ class Pause(Op):
     paused: bool
     now_ms: int
     by: str
+    audit: AuditEntry | None = None
 
     @classmethod
     async def apply(cls, batch: Batch, ops: list[Pause]) -> list[Any]:
@@ -119,6 +124,7 @@ class Pause(Op):
             if changed:
                 await batch.tx.all(sql.SET_META, "paused", word)
                 batch.notice(EventKind.PAUSED if op.paused else EventKind.RESUMED, op.now_ms, by=op.by)
+            await batch.audit(op.audit)
             results.append(changed)
         return results
 

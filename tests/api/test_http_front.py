@@ -15,6 +15,7 @@ from aiohttp import web
 
 from server import i18n
 from server.http.auth import KEY
+from server.http.front import audit
 from server.http.problems import InvalidFields, QueueFull, UnknownTask
 from server.http.routes import Routes
 from server.model import NewNotification, Role
@@ -46,8 +47,9 @@ async def write(request: web.Request, new: NewNotification) -> tuple[dict[str, i
     return {"n": len(new.utilisateurs)}, {"Location": "/there"}
 
 
-@routes.post("/rule/{id}", needs=Role.ADMIN, audit="rule")
+@routes.post("/rule/{id}", needs=Role.ADMIN)
 async def rule(request: web.Request) -> dict[str, bool]:
+    await audit(request, "rule", request.match_info["id"])
     return {"success": True}
 
 

@@ -13,7 +13,8 @@ from notifiers import Refused, RetryLater
 from server.app import ALERTS
 from server.http.auth import KeyRing
 from server.http.caller import Callers
-from server.model import NotificationTask, Status
+from server.http.front import FRONT
+from server.model import ApiKey, NotificationTask, Status
 from server.store import Store, StoreUnavailable, open_store
 from server.store.orders import Cancel
 from server.store.verify import verify
@@ -21,7 +22,7 @@ from server.store.writes import Claimed
 from tests import stores
 from tests.api.http_kit import TurnedClock
 from tests.api.test_in_hand import calls, in_s
-from tests.kit import Town, jean, running
+from tests.kit import ADMIN_KEY, Town, jean, running
 from tests.pg import fresh_database
 
 
@@ -282,3 +283,35 @@ async def test_when_keys_were_used_is_noted_though_storage_was_away_for_a_while(
     finally:
         await ring.close()
         await store.close()
+
+
+async def audited(town: Town) -> list[tuple[str, str]]:
+    """(action, target) of what operators did, oldest first, but for what was sent."""
+    entries = (await town.json("/admin/api/audit"))["entries"]
+    return [(entry["action"], entry["target"]) for entry in reversed(entries) if entry["action"] != "send"]
+
+
+async def test_what_was_done_though_nobody_confirmed_it_is_in_the_audit_log(town: Town) -> None:
+    await town.post("/admin/api/queue/pause")
+    task_id = await town.send("infra")
+    key = {"name": "Centrale", "role": "viewer"}
+    done = [("pause", "")]
+
+    cut_once(town.store, leaves(Status.CANCELLED))
+    assert (await town.post(f"/api/queue/tasks/{task_id}/cancel")).status == 503
+    assert (await town.post(f"/api/queue/tasks/{task_id}/cancel")).status == 409
+    cut_once(town.store, leaves(Status.PENDING))
+    assert (await town.post(f"/api/queue/tasks/{task_id}/retry")).status == 503
+    cut_once(town.store, lambda result: result is True)
+    assert (await town.post("/admin/api/queue/resume")).status == 503
+    done += [("cancel", task_id), ("retry", task_id), ("resume", "")]
+    assert await audited(town) == done
+
+    cut_once(town.store, lambda result: result is None)
+    assert (await town.post("/admin/api/keys", key)).status == 503
+    [made] = await town.store.keys()
+    await town.app[FRONT].keyring.reload()
+    cut_once(town.store, lambda result: isinstance(result, ApiKey))
+    path = f"/admin/api/keys/{made.id}"
+    assert (await town.client.delete(path, headers={"X-API-Key": ADMIN_KEY})).status == 503
+    assert await audited(town) == [*done, ("key.add", made.id), ("key.revoke", made.id)]
