@@ -295,6 +295,8 @@ class PostgresEngine:
         try:
             if self._writer.is_closed():
                 self._writer = await self._connect()
+                if await self._writer.fetch(sql.SKIP_SEQ, self._told):
+                    log.error("the database lacks commits that it had confirmed, as a replica that took over may")
             await self._writer.execute(BEGIN)
             tx = _Tx(self._writer)
             results, events = await self._apply(tx, ops)

@@ -19,6 +19,9 @@ OUTCOME = "n, run, attempt, round, channel, word, reason, code, detail, referenc
 TAKE_SEQ = "UPDATE counter SET n = n + $1 WHERE name = 'seq' RETURNING n"
 """Take a block of event numbers; the row's lock is held to the commit, so seq grows in commit order."""
 
+SKIP_SEQ = "UPDATE counter SET n = $1 + 1 WHERE name = 'seq' AND n < $1 RETURNING n"
+"""Where the log ends before $1, of which somebody was told: go on behind it, and leave a gap for them to see."""
+
 ADD_EVENT = f"INSERT INTO event ({EVENT}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
 
 ADD_TALLY = """
