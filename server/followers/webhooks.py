@@ -102,6 +102,7 @@ class Webhooks:
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._calls: dict[asyncio.Task[None], str] = {}  # to their hosts
+        self._unsure: list[Hook] = []  # taken, if that was written
         self._purged_ms = 0
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
@@ -173,14 +174,26 @@ class Webhooks:
         now_ms = self._clock.now_ms()
         lease_ms = now_ms + int(LEASE_S * 1000)
         on_wire = Counter(self._calls.values())
-        taken: Taken = await self._store.apply(TakeHooks(now_ms, lease_ms, slots, PER_HOST, on_wire))
+        take = TakeHooks(now_ms, lease_ms, slots, PER_HOST, on_wire, self._unsure[:slots])
+        take.late, take.unsure = self._begin, self._may_have_taken
+        taken: Taken = await self._store.apply(take)
+        del self._unsure[:slots]
+        self._begin(taken)
+        if taken.hooks:
+            return 0.0  # there may be more, of other hosts
+        return LOOK_S if taken.next_ms is None else min(LOOK_S, max((taken.next_ms - now_ms) / 1000, 0.001))
+
+    def _may_have_taken(self, taken: Taken) -> None:
+        """Storage did not confirm it: it is asked for again, else nobody would call before the lease has run out."""
+        self._unsure = [*taken.hooks, *self._unsure][:SLOTS]
+
+    def _begin(self, taken: Taken) -> None:
+        if self._loop is None or self._loop.done():  # closed before storage answered: they are due again by themselves
+            return
         for hook in taken.hooks:
             call = asyncio.create_task(self._call(hook), name=f"webhook-{hook.id}")
             self._calls[call] = hook.host
             call.add_done_callback(self._ended)
-        if taken.hooks:
-            return 0.0  # there may be more, of other hosts
-        return LOOK_S if taken.next_ms is None else min(LOOK_S, max((taken.next_ms - now_ms) / 1000, 0.001))
 
     def _ended(self, call: asyncio.Task[None]) -> None:
         del self._calls[call]

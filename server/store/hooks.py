@@ -8,7 +8,7 @@ lease, and its `attempts` are the fence of what is written back (`SaveHook`).
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -63,7 +63,8 @@ class Taken(Struct, frozen=True):
 class TakeHooks(Op):
     """Take up to `slots` due webhooks; they are the caller's until `lease_ms` (epoch). Gives Taken.
 
-    `on_wire` says how many calls each host has already; no host gets more than `per_host`.
+    `on_wire` says how many calls each host has already; no host gets more than `per_host`. `doubtful` is what storage
+    did not confirm that the caller took: what it did take is given first.
     """
 
     now_ms: int
@@ -71,6 +72,7 @@ class TakeHooks(Op):
     slots: int
     per_host: int
     on_wire: dict[str, int]
+    doubtful: list[Hook] = field(default_factory=list)
 
     @classmethod
     async def apply(cls, batch: Batch, ops: list[TakeHooks]) -> list[Any]:
@@ -80,14 +82,17 @@ class TakeHooks(Op):
         busy = [host for host, n in self.on_wire.items() if n >= self.per_host][:BUSY_HOSTS]
         busy += ["\n"] * (BUSY_HOSTS - len(busy))  # no host is called that
         calls = Counter(self.on_wire)
+        again = [(hook.id, hook.attempts, hook.due_ms, self.lease_ms, self.now_ms) for hook in self.doubtful]
+        mine = [hook_of(row) for row in await tx.many(sql.TAKE_AGAIN, again)]
+        calls.update(hook.host for hook in mine)
         picked: list[str] = []
         for hook_id, host in await tx.all(sql.HOOKS_DUE, self.now_ms, *busy, 4 * self.slots):
-            if len(picked) < self.slots and calls[host] < self.per_host:
+            if len(mine) + len(picked) < self.slots and calls[host] < self.per_host:
                 calls[host] += 1
                 picked.append(hook_id)
         rows = await tx.many(sql.TAKE_HOOK, [(hook_id, self.lease_ms, self.now_ms) for hook_id in picked])
         following = await tx.all(sql.NEXT_HOOK, self.now_ms)
-        return Taken([hook_of(row) for row in rows], following[0][0] if following else None)
+        return Taken(mine + [hook_of(row) for row in rows], following[0][0] if following else None)
 
 
 @dataclass(eq=False)

@@ -265,6 +265,10 @@ ORDER BY due_ms LIMIT $6 {skip_locked}"""
 TAKE_HOOK = f"""
 UPDATE webhook SET attempts = attempts + 1, due_ms = $2, last_ms = $3
 WHERE id = $1 AND state = 'waiting' RETURNING {HOOK}"""
+TAKE_AGAIN = f"""
+UPDATE webhook SET due_ms = $4, last_ms = $5
+WHERE id = $1 AND attempts = $2 AND due_ms = $3 AND state = 'waiting' RETURNING {HOOK}"""
+"""Take what was taken before, if that was written: the attempt and the end of its lease say by whom."""
 SAVE_HOOK = """
 UPDATE webhook SET state = $3, due_ms = $4, done_ms = $5, last_status = $6, last_error = $7
 WHERE id = $1 AND attempts = $2 AND state = 'waiting' RETURNING id"""

@@ -10,18 +10,21 @@ import asyncpg
 import pytest
 
 from notifiers import Refused, RetryLater
-from server.app import ALERTS
+from server.app import ALERTS, WEBHOOKS
 from server.http.auth import KeyRing
 from server.http.caller import Callers
 from server.http.front import FRONT
 from server.model import ApiKey, NotificationTask, Status
 from server.store import Store, StoreUnavailable, open_store
+from server.store.hooks import Taken
 from server.store.orders import Cancel
 from server.store.verify import verify
 from server.store.writes import Claimed
 from tests import stores
+from tests.api.hooks_support import TodaysClock, receiving, today
 from tests.api.http_kit import TurnedClock
 from tests.api.test_in_hand import calls, in_s
+from tests.api.test_webhooks import ALLOWING
 from tests.kit import ADMIN_KEY, Town, jean, running
 from tests.pg import fresh_database
 
@@ -315,3 +318,23 @@ async def test_what_was_done_though_nobody_confirmed_it_is_in_the_audit_log(town
     path = f"/admin/api/keys/{made.id}"
     assert (await town.client.delete(path, headers={"X-API-Key": ADMIN_KEY})).status == 503
     assert await audited(town) == [*done, ("key.add", made.id), ("key.revoke", made.id)]
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["written", "not written"])
+async def test_a_webhook_taken_though_nobody_confirmed_it_is_called_once_and_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    monkeypatch.setitem(stores.ENGINE, "name", "postgres")
+    clock = TodaysClock()
+    async with receiving(clock) as receiver, today(tmp_path, clock, **ALLOWING) as town:
+        cut_once(town.store, lambda result: isinstance(result, Taken) and bool(result.hooks), lost=lost)
+
+        task_id = await town.send("infra", webhook_url=receiver.url)
+
+        await turned_until(town, lambda: bool(receiver.calls))
+        hook = (await town.store.hooks_of(task_id))[0]
+        assert hook.attempts == 1
+        await turned_until(town, lambda: not town.app[WEBHOOKS].on_wire)
+        town.clock.turn(60)
+        await town.until_idle()
+        assert len(receiver.calls) == 1
