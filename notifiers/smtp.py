@@ -88,17 +88,14 @@ class Smtp:
             await asyncio.gather(self._context, return_exceptions=True)
 
     async def _send(self, letter: Letter) -> Outcome:
-        again = True
         while True:
             wire = await self._take()
             was_used = wire.used
             try:
                 return await wire.send(self._origin.spec, letter)
             except Lost as lost:
-                if (
-                    again and was_used and not lost.body_sent
-                ):  # closed while it was idle; the other idle ones are no better
-                    again = False
+                if was_used and not lost.body_sent:
+                    # Closed while it was idle, or it has carried as many as it may: the other idle ones are no better.
                     for idle in self._idle:
                         idle.quit()
                     self._idle.clear()
@@ -122,9 +119,9 @@ class Smtp:
                 try:
                     return await self._connect()
                 except NoWire as none:
-                    if not (none.crowded and self._wires):
+                    if not (none.crowded and (self._wires or self._connecting)):
                         raise
-                    self._limit = len(self._wires)
+                    self._limit = len(self._wires) + self._connecting
                     self._after("crowded", CROWDED_S, self._uncrowd)
                     continue
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

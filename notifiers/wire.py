@@ -21,6 +21,7 @@ from notifiers.mail import Letter
 
 REPLY_BYTES = 32_768
 REPLIES_AHEAD = 8
+DONE, GO_ON = 2, 3  # a reply's first digit, which is all that decides (RFC 5321 section 4.3.2)
 LOGIN_CODES = frozenset({530, 534, 535, 538})
 
 
@@ -67,12 +68,12 @@ class Wire(asyncio.Protocol):
             return Refused("address_refused", detail="the server takes ASCII addresses alone (no SMTPUTF8)")
         options = " SMTPUTF8 BODY=8BITMIME" if letter.smtputf8 else ""
         commands = [
-            (f"MAIL FROM:<{sender}>{options}\r\n".encode(), (250,), "message_refused"),
-            (f"RCPT TO:<{letter.recipient}>\r\n".encode(), (250, 251, 252), "address_refused"),
-            (b"DATA\r\n", (354,), "message_refused"),
+            (f"MAIL FROM:<{sender}>{options}\r\n".encode(), DONE, "message_refused"),
+            (f"RCPT TO:<{letter.recipient}>\r\n".encode(), DONE, "address_refused"),
+            (b"DATA\r\n", GO_ON, "message_refused"),
         ]
         if self._dirty:
-            commands.insert(0, (b"RSET\r\n", (250,), "message_refused"))
+            commands.insert(0, (b"RSET\r\n", DONE, "message_refused"))
         try:
             outcome, open_data = await self._envelope(commands)
             self._dirty = outcome is not None
@@ -89,29 +90,29 @@ class Wire(asyncio.Protocol):
         finally:
             self.used = True
 
-    async def _envelope(self, commands: list[tuple[bytes, tuple[int, ...], str]]) -> tuple[Outcome | None, bool]:
+    async def _envelope(self, commands: list[tuple[bytes, int, str]]) -> tuple[Outcome | None, bool]:
         """The first refusal, None if there was none; and whether the server now reads a message."""
         outcome: Outcome | None = None
-        code = 0
+        digit = 0
         if self.pipelining:
             self._write([command for command, _, _ in commands])
         for command, good, reason in commands:
             if not self.pipelining:
                 self._write([command])
             reply = await self._reply()
-            code = reply.code
-            if code in good:
+            digit = reply.code // 100
+            if digit == good:
                 continue
             outcome = outcome or _fate(reply, reason)  # the first refusal is the cause of the others
             if not self.pipelining:
                 break
-        return outcome, code == 354
+        return outcome, digit == GO_ON
 
     async def _body(self, data: bytes) -> Outcome:
         try:
             self._write([data])
             reply = await self._reply()
-            if reply.code == 250:
+            if reply.code // 100 == DONE:
                 return Sent(reference=reply.text)
             return _fate(reply, "message_refused")
         except Lost as lost:
@@ -161,6 +162,10 @@ class Wire(asyncio.Protocol):
             code = int(line[:3]) if line[:3].isdigit() else 0
             text = b" ".join(self._lines).decode("utf-8", "replace")
             self._lines.clear()
+            if code == 421 and len(self._replies) >= self._expecting:  # unasked: it hangs up; what it said before holds
+                self.alive = False
+                self._transport.close()
+                break
             self._replies.append(Reply(code, clip(text)))
         if (
             len(self._replies) > min(self._expecting, REPLIES_AHEAD)
@@ -213,14 +218,16 @@ class NoWire(Exception):
 
 async def connect(client: aiosmtplib.SMTP, on_lost: Callable[[Wire], None]) -> Wire:
     """Connect, encrypt and sign in as `client` says. Raises NoWire. The caller has the deadline."""
+    wire: Wire | None = None
     try:
         await client.connect()
         if client.is_ehlo_or_helo_needed:
-            await client.ehlo()
+            await _say_hello(client)
         transport = client.transport
         if transport is None or not client.is_connected:
             raise aiosmtplib.SMTPServerDisconnected("the connection was closed")
-        return Wire(transport, frozenset(client.esmtp_extensions), on_lost)  # type: ignore[arg-type]
+        wire = Wire(transport, frozenset(client.esmtp_extensions), on_lost)  # type: ignore[arg-type]
+        return wire
     except aiosmtplib.SMTPAuthenticationError as error:
         reason = "busy" if 400 <= error.code < 500 else "login_refused"
         raise NoWire(RetryLater(reason, str(error.code), clip(error.message), transport=True)) from None
@@ -229,8 +236,20 @@ async def connect(client: aiosmtplib.SMTP, on_lost: Callable[[Wire], None]) -> W
         outcome = RetryLater("busy" if busy else "unreachable", str(error.code), clip(error.message), transport=True)
         raise NoWire(outcome, crowded=busy and isinstance(error, aiosmtplib.SMTPConnectResponseError)) from None
     except (ssl.SSLError, aiosmtplib.SMTPException, OSError) as error:
-        client.close()
         raise NoWire(_why(error)) from None
+    finally:
+        if wire is None:  # refused, or the deadline came in the middle: the server need not hold it open
+            client.close()
+
+
+async def _say_hello(client: aiosmtplib.SMTP) -> None:
+    """EHLO, or HELO to a server that knows no other (RFC 5321 section 3.2)."""
+    try:
+        await client.ehlo()
+    except aiosmtplib.SMTPHeloError:
+        if not client.is_connected:
+            raise
+        await client.helo()
 
 
 def _why(error: Exception) -> RetryLater:

@@ -55,6 +55,7 @@ class Post:
         self.secret = b""
         self.for_nobody = b""  # what came after a 354 that a refused recipient got
         self.busy_beyond = 1_000_000  # connections
+        self.most_per_connection = 1_000_000  # letters
         self.port = 0
         self.released = asyncio.Event()  # what hangs goes on then
         self.deserted = asyncio.Event()  # nobody is connected any more
@@ -76,6 +77,13 @@ class Post:
     async def handle_EHLO(self, server, session, envelope, hostname, responses):
         session.host_name = hostname
         return [*responses[:-1], "250-PIPELINING", responses[-1]] if self.pipelining else responses
+
+    async def handle_MAIL(self, server, session, envelope, address, options):
+        session.carried = getattr(session, "carried", 0) + 1
+        if session.carried > self.most_per_connection:
+            return "421 4.7.0 too many messages on this connection"
+        envelope.mail_from = address
+        return "250 OK"
 
     async def handle_RCPT(self, server, session, envelope, address, options):
         self.rcpts.append(address)
@@ -117,6 +125,7 @@ class Server(SMTP):
         if first:
             post.connections += 1
             post.open.add(self)
+            self.turned_away = len(post.open) > post.busy_beyond
 
     def connection_lost(self, error):
         self.event_handler.open.discard(self)
@@ -125,7 +134,7 @@ class Server(SMTP):
         super().connection_lost(error)
 
     async def _handle_client(self):
-        if len(self.event_handler.open) > self.event_handler.busy_beyond:
+        if self.turned_away:
             await self.push("421 4.7.0 too many connections")
             self.transport.close()
             return

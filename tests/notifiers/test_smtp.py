@@ -87,6 +87,9 @@ async def test_a_450_is_later_and_then_it_arrives(post):
         ("554 5.7.1 spam", Refused("message_refused", "554", "5.7.1 spam")),
         ("451 4.3.0 try again", RetryLater("busy", "451", "4.3.0 try again")),
         ("421 4.3.2 going down", RetryLater("busy", "421", "4.3.2 going down", transport=True)),
+        ("251 2.0.0 taken", Sent("2.0.0 taken")),  # the first digit decides
+        ("250-2.0.0 taken\r\n250 as 7", Sent("2.0.0 taken as 7")),
+        ("250 2.0.0 taken\r\n421 4.3.2 going down", Sent("2.0.0 taken")),  # and a goodbye takes nothing back
     ],
 )
 async def test_the_reply_after_the_letter_decides(post, line, outcome):
@@ -247,10 +250,89 @@ async def test_a_server_that_takes_two_connections_gets_two(post):
     assert post.got == Counter({f"u{n}@mairie.fr": 1 for n in range(40)})
 
 
+async def test_a_server_that_takes_two_connections_is_not_too_busy_for_the_first_many(post):
+    post.busy_beyond = 2
+    async with serving(post), smtp(at(post), concurrency=16) as mail:
+        outcomes = await asyncio.gather(*(mail.deliver(message(n)) for n in range(40)))
+
+    assert all(isinstance(outcome, Sent) for outcome in outcomes)
+    assert post.got == Counter({f"u{n}@mairie.fr": 1 for n in range(40)})
+
+
+async def test_a_server_that_takes_few_letters_per_connection_gets_more_connections(post):
+    post.most_per_connection = 1
+    async with serving(post), smtp(at(post), concurrency=4) as mail:
+        outcomes = await asyncio.gather(*(mail.deliver(message(n)) for n in range(40)))
+
+    assert all(isinstance(outcome, Sent) for outcome in outcomes)
+    assert post.got == Counter({f"u{n}@mairie.fr": 1 for n in range(40)})
+
+
 async def test_a_server_with_no_place_at_all_is_busy(post):
     post.busy_beyond = 0
     async with serving(post), smtp(at(post)) as mail:
         assert await mail.deliver(message()) == RetryLater("busy", "421", "4.7.0 too many connections", transport=True)
+
+
+async def test_all_are_told_by_a_server_with_no_place_at_all(post):
+    post.busy_beyond = 0
+    async with serving(post), smtp(at(post), concurrency=4) as mail:
+        outcomes = await asyncio.gather(*(mail.deliver(message(n)) for n in range(10)))
+
+    assert {(outcome.reason, outcome.code, outcome.transport) for outcome in outcomes} == {("busy", "421", True)}
+
+
+@pytest.mark.parametrize(
+    "hello, outcome",
+    [
+        (b"550 go away\r\n", RetryLater("unreachable", "550", "go away", transport=True)),
+        (b"mumble\r\n", RetryLater("unreachable", "-1", "Malformed SMTP response line: mumble", transport=True)),
+        (b"", RetryLater("timeout", transport=True)),
+    ],
+)
+async def test_no_connection_is_left_open_to_a_server_that_says_no_hello(hello, outcome):
+    left = asyncio.Event()
+
+    async def doorkeeper(reader, writer):
+        writer.write(b"220 here\r\n")
+        while await reader.readline():
+            writer.write(hello)
+        left.set()
+        writer.close()
+
+    server = await asyncio.start_server(doorkeeper, "127.0.0.1", 0)
+    try:
+        async with smtp(
+            f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout_s=1 if hello == b"" else 60
+        ) as mail:
+            assert await mail.deliver(message()) == outcome
+            async with asyncio.timeout(60):
+                await left.wait()
+    finally:
+        server.close()
+
+
+async def test_a_server_that_knows_no_ehlo_is_told_helo():
+    said: list[bytes] = []
+
+    async def old(reader, writer):
+        writer.write(b"220 here since 1982\r\n")
+        while line := await reader.readline():
+            said.append(line[:4])
+            if line == b"DATA\r\n":
+                writer.write(b"354 go on\r\n")
+                await reader.readuntil(b"\r\n.\r\n")
+            writer.write(b"500 what\r\n" if line.startswith(b"EHLO") else b"250 ok\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(old, "127.0.0.1", 0)
+    try:
+        async with smtp(f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}") as mail:
+            assert await mail.deliver(message()) == Sent("ok")
+    finally:
+        server.close()
+
+    assert said[:5] == [b"EHLO", b"HELO", b"MAIL", b"RCPT", b"DATA"]
 
 
 async def test_nobody_at_the_port_is_out_of_reach(unused_tcp_port):
