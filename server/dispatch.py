@@ -56,7 +56,7 @@ def verdict(
         return Again(called=False)
     if not outcome.called and outcome.held_s is not None:
         return Again(due_ms=now_ms + int(max(outcome.held_s, 0.1) * 1000), called=False)
-    pause = min(outcome.retry_after_s, RETRY_AFTER_MOST_S) or wait_s(task.attempts, policy, spread)
+    pause = max(min(outcome.retry_after_s, RETRY_AFTER_MOST_S), wait_s(task.attempts, policy, spread))
     return Again(due_ms=now_ms + max(int(pause * 1000), 1))
 
 
@@ -185,6 +185,9 @@ class Dispatch:
                 self._unrecorded.append(record)
                 if len(self._unrecorded) == 1:
                     loop.call_soon(self._record_soon)
+                if job.attempt > record.attempt:  # refused, and on to the next channel: not before that is written down
+                    await self._record()
+                    self._jobs.append(job)
 
     def _help(self) -> None:
         """One more sender, if the others are busy and there is work for it."""
@@ -248,7 +251,6 @@ class Dispatch:
             following = route[route.index(job.channel) + 1 :] if job.channel in route else []
             if following:
                 job.channel, job.attempt = following[0], job.attempt + 1
-                self._jobs.append(job)
                 return
         self._give_up(record)
 

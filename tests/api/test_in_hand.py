@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from notifiers import Message, Outcome, Sent
+from notifiers import Message, Outcome, Refused, Sent
 from server.app import CHANNELS
 from server.channels import Channel
 from server.store import StoreUnavailable
@@ -306,3 +306,27 @@ async def test_a_long_task_gives_way_to_nobody_where_nobody_waits(tmp_path: Path
         await town.until_status(task_id, "completed")
 
         assert "task.retry_scheduled" not in await town.events(task_id)
+
+
+async def test_nobody_is_called_by_the_fallback_before_the_refusal_is_written_down(tmp_path: Path) -> None:
+    async with running(tmp_path, CHANNELS__EMAIL__FALLBACK="sms") as town:
+        email, sms = town.service("email"), town.service("sms")
+        email.always(lambda message: Refused("address_refused", "550"))
+        email.hold()
+        task_id = await town.send("infra", [jean(1), jean(2)])
+        await town.until(lambda: len(email.calls) == 2)
+        stall = Stall(threading.Event())
+        stalled = asyncio.ensure_future(town.store.apply(stall))
+        await town.until(stall.begun.is_set)
+
+        email.release()
+        for _ in range(200):
+            await asyncio.sleep(0)
+        too_early = list(sms.calls)
+        stall.go.set()
+        await stalled
+        await town.until_status(task_id, "completed")
+
+        assert too_early == []
+        assert sorted(sms.reached) == ["u1", "u2"]
+        assert len(email.calls) == 2

@@ -69,6 +69,15 @@ def test_what_becomes_of_a_task_after_a_round(came_to: Round, expires_ms: int | 
     assert verdict(came_to, task(expires_ms=expires_ms), NOBODY, 1_000, POLICY, 0.5) == expected
 
 
+def test_who_asks_for_a_second_at_a_time_is_not_called_more_often_than_who_asks_for_nothing() -> None:
+    patience = Round(complete=True, waiting=2, called=True, retry_after_s=1)
+
+    assert [verdict(patience, task(attempts=n), NOBODY, 0, POLICY, 1) for n in range(1, 5)] == [
+        Again(due_ms=ms) for ms in (2_000, 4_000, 8_000, 16_000)
+    ]
+    assert verdict(patience, task(attempts=4), NOBODY, 0, POLICY, 0) == Again(due_ms=1_000)
+
+
 @given(st.integers(1, 10_000), st.floats(0, 1))
 def test_the_wait_grows_to_its_ceiling_and_never_beyond(attempt: int, spread: float) -> None:
     assert 0 <= wait_s(attempt, POLICY, spread) <= wait_s(attempt, POLICY, 1) <= 300
