@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from notifiers.base import REASONS, Message, Notifier, NotifierError, Outcome, Refused, RetryLater, Sent, Spec
+from notifiers.base import REASONS, BadBody, Message, Notifier, NotifierError, Outcome, Refused, RetryLater, Sent, Spec
 from notifiers.bridge import open_bridge
 from notifiers.gateway import open_gateway
 from notifiers.null import open_null
@@ -17,6 +17,7 @@ from notifiers.smtp import open_smtp
 
 __all__ = [
     "REASONS",
+    "BadBody",
     "Message",
     "Notifier",
     "NotifierError",
@@ -43,7 +44,8 @@ def open_notifier(
 ) -> Notifier:
     """The notifier for a channel's URL; it connects to nothing yet.
 
-    Raises ValueError with one readable line, which never quotes the URL: it holds a secret.
+    Raises ValueError (BadBody, if that is the trouble) with one readable line, which never quotes the URL: it holds a
+    secret.
     """
     scheme, colon, _ = url.partition(":")
     opener = KINDS.get(scheme.lower()) if colon else None

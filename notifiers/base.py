@@ -80,6 +80,10 @@ class Refused(Struct, frozen=True):
 Outcome = Sent | RetryLater | Refused
 
 
+class BadBody(ValueError):
+    """The channel's `body`, and not its URL, cannot be used; one readable line says what is expected."""
+
+
 class NotifierError(Exception):
     """`check` found that the channel does not work; the text says why, without any secret."""
 

@@ -21,8 +21,8 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from notifiers.base import Message, NotifierError, Outcome, Refused, RetryLater, Sent, Spec, clip
-from notifiers.url import fill, fill_quoted, placeholders, split, values
+from notifiers.base import BadBody, Message, NotifierError, Outcome, Refused, RetryLater, Sent, Spec, clip
+from notifiers.url import PLACEHOLDER, fill, fill_quoted, placeholders, split, values
 
 ANSWER_BYTES = 65_536
 AFTER_MOST_S = 86_400.0
@@ -87,6 +87,8 @@ class Gateway:
                 headers=self._headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
+                auto_decompress=False,  # what a gateway packs in its own way must not make of a yes a failure
+                skip_auto_headers=["Accept-Encoding"],
             )
         return self._session
 
@@ -171,6 +173,16 @@ def _strings(part: Json) -> list[str]:
     return []
 
 
+def _names(part: Json) -> list[str]:
+    """Of all fields."""
+    match part:
+        case dict():
+            return [*part, *(name for value in part.values() for name in _names(value))]
+        case list():
+            return [name for value in part for name in _names(value)]
+    return []
+
+
 DEFAULT_BODY: Json = {
     "id": "{id}",
     "to": "{to}",
@@ -209,15 +221,18 @@ def open_gateway(spec: Spec) -> Gateway:
             _encoded(url), headers, DEFAULT_BODY, DEFAULT_NEEDS.get(spec.name, frozenset()) | _needs(used), spec
         )
     try:
-        body: Json = json.loads(spec.body)
+        json.loads(spec.body)  # it says where the trouble is, but takes more than can be sent
+        body: Json = msgspec.json.decode(spec.body)
     except (ValueError, RecursionError) as error:
         where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise ValueError(f"body: expected JSON{where}") from None
+        raise BadBody(f"expected JSON{where}") from None
+    if any(map(PLACEHOLDER.search, _names(body))):
+        raise BadBody("expected placeholders in values, not in the names of fields")
     for text in _strings(body):
         try:
             used |= placeholders(text, KNOWN)
         except ValueError as error:
-            raise ValueError(f"body: {error}") from None
+            raise BadBody(str(error)) from None
     return Gateway(_encoded(url), headers, body, _needs(used), spec)
 
 

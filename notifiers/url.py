@@ -38,6 +38,10 @@ def split(url: str) -> tuple[SplitResult, Place]:
         host, port = parts.hostname or "", parts.port
     except ValueError:
         raise ValueError(AUTHORITY) from None
+    try:
+        host.encode("idna")  # what cannot be, no look-up takes
+    except UnicodeError:
+        raise ValueError("expected a host name with 1 to 63 characters between its dots") from None
     if not host or parts.fragment or " " in host:
         raise ValueError(AUTHORITY)
     user, secret = unquote(parts.username or ""), unquote(parts.password or "")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from notifiers import Message, Notifier, NotifierError, Outcome, Refused, RetryLater, Sent, open_notifier
+from notifiers import BadBody, Message, Notifier, NotifierError, Outcome, Refused, RetryLater, Sent, open_notifier
 from server.clock import Clock
 from server.config import Channel as ChannelSettings
 from server.config import ConfigError, Settings
@@ -94,7 +94,8 @@ class Channels(dict[str, Channel]):
                     base_dir=settings.base_dir,
                 )  # fmt: skip
             except ValueError as error:
-                raise ConfigError(f"{settings.place('channels', name, 'url')}: {error}") from None
+                key = "body" if isinstance(error, BadBody) else "url"
+                raise ConfigError(f"{settings.place('channels', name, key)}: {error}") from None
             self[name] = Channel(name, channel, notifier, clock)
 
     def route(self, type_name: str, recipient: Person) -> list[str]:

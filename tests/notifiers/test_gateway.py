@@ -103,6 +103,7 @@ async def test_the_usual_body_says_everything(operator):
     assert call.headers["Idempotency-Key"] == message(3).id
     assert call.content_type == "application/json"
     assert "Authorization" not in call.headers
+    assert "Accept-Encoding" not in call.headers
 
 
 async def test_a_template_keeps_its_shape_whatever_the_values_are(operator):
@@ -142,6 +143,7 @@ async def test_user_and_secret_go_as_a_header_not_in_the_url(operator):
         ({"status": 200, "text": "OK"}, Sent()),
         ({"status": 200, "text": '{"id": 42}'}, Sent("42")),
         ({"status": 200, "text": "[" * 60_000}, Sent()),
+        ({"status": 200, "text": "?", "headers": {"Content-Encoding": "zstd"}}, Sent()),
         ({"status": 200, "text": '{"id": "' + "x" * 9000 + '"}'}, Sent("x" * 200)),
         ({"status": 400, "text": "bad\r\n\x1b[31mnumber"}, Refused("gateway_refused", "400", "bad [31mnumber")),
         ({"status": 404, "text": ""}, Refused("gateway_refused", "404", "Not Found")),

@@ -170,6 +170,15 @@ def test_a_url_that_no_notifier_knows_is_said_of_the_file_or_of_the_variable(con
     assert str(caught.value).replace(f"{tmp_path}/", "").startswith(f"{place}: expected ")
 
 
+def test_a_body_that_is_no_template_is_said_of_its_own_key(config, tmp_path):
+    settings = config('[channels.sms]\nurl = "https://sms.example.org/send"\nbody = "{titre}"')
+
+    with pytest.raises(ConfigError) as caught:
+        Channels(settings, SystemClock())
+
+    assert str(caught.value).replace(f"{tmp_path}/", "").startswith("config.toml: channels.sms.body: expected JSON")
+
+
 def test_a_variable_finds_a_channel_whatever_its_case_and_dashes(config):
     settings = config('[channels.Sms-Secours]\nurl = "null:"', TOCSIN_CHANNELS__SMS_SECOURS__CONCURRENCY="3")
 
