@@ -43,7 +43,11 @@ def separator(head: str) -> str:
 
 
 def phone(text: str) -> str:
-    """What people write for a number, as E.164 where that is certain: `00 33 6.12.34.56.78` as `+33612345678`."""
+    """What people write for a number, as E.164 where that is certain: `00 33 (0)6.12.34.56.78` as `+33612345678`.
+
+    The 0 in brackets is for calls from within the country; behind the country's own number it is not dialled.
+    """
+    text = re.sub(r"^(\+|00)(.*?)\(\s*0\s*\)", r"\1\2", text)
     return re.sub(r"^00", "+", re.sub(r"[\s.()/-]", "", text))
 
 

@@ -167,6 +167,14 @@ SPREADSHEETS = [
     "id;email;actif\n1;a@x.fr;peut-être\n",
     "id;email;canal\n1;a@x.fr;Sirene-Nord\n",
     "telephone;nom\n0612345678;Max\n",
+    "tel;nom\n+33 (0)6 12 34 56 78;Max\n0041 (0) 44 668 18 00;Léa\n",
+    "tel;nom\n(0)6 12 34 56 78;Max\n",
+    "tel;nom\n+33\u00a06\u202f12 34 56 78;Max\n",
+    "\n\nid,nom,email\n1,Ana,a@x.fr\n",
+    "id;nom;email\r1;Ana;a@x.fr\r",
+    '"id";"nom";"email"\r\n"1";"Ana, dite A";"a@x.fr"\r\n',
+    "sep=;\nid;nom;email\n1;Ana;a@x.fr\n",
+    "id;nom;email;\n1;Ana;a@x.fr;\n",
 ]
 
 

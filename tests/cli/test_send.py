@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestServer
 
 from notifiers import Refused
 from server.cli import main
+from server.commands.recipients import read_csv
 from server.model import Role
 from tests.cli.conftest import Cli
 from tests.kit import ADMIN_KEY, Town
@@ -93,6 +94,19 @@ async def test_recipients_come_from_a_spreadsheet(town: Town, cli: Cli, tmp_path
         "u2": ("Dupont; Jean", "sms", "sent"),
         "u3": ("Zoé", "email", "skipped"),
     }
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [
+        ("00 33 6.12.34.56.78", "+33612345678"),
+        ("+33 (0)6 12 34 56 78", "+33612345678"),  # the 0 is for calls from within the country
+        ("0041 ( 0 ) 44 668 18 00", "+41446681800"),
+        ("+39 06 698 12345", "+390669812345"),  # here it is part of the number
+    ],
+)
+def test_a_number_is_read_as_people_write_it(written: str, number: str) -> None:
+    assert read_csv(f"nom;tel\nAna;{written}\n", "x")[0]["telephone"] == number
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ export function toCsv(rows, separator = ";") {
 }
 
 // The rows of a CSV text (RFC 4180, any of `separators`), each with the line it begins in.
-export function fromCsv(text, separators) {
-  const head = text.slice(0, text.search(/[\r\n]|$/));
+export function fromCsv(source, separators) {
+  const text = source.replace(/\r\n?/g, "\n"); // Excel on a Mac ends lines by a carriage return alone
+  const [head] = /[^\n]+/.exec(text) ?? [""];
   const separator = separators.map((mark) => [head.split(mark).length, mark]).sort((a, b) => b[0] - a[0])[0][1];
   const rows = [];
   let row = [];
@@ -45,7 +46,7 @@ export function fromCsv(text, separators) {
     } else if (c === "\n") {
       endRow();
       begun = line;
-    } else if (c !== "\r") field += c;
+    } else field += c;
   }
   endRow();
   return rows;

@@ -11,8 +11,8 @@ const CONTROLS = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/;
 const plain = (text) => text.trim().toLowerCase().normalize("NFD").replace(/[\u0300-\u036f]/g, "");
 const columnOf = (head, { columns }) => Object.keys(columns).find((name) => name === plain(head) || columns[name].includes(plain(head)));
 
-// What people write for a number, as E.164 where that is certain: separators away, 00 is +.
-const tidyPhone = (text) => text.replace(/[\s.()/-]/g, "").replace(/^00/, "+");
+// What people write for a number, as E.164 where that is certain: separators away, 00 is +, the (0) behind it is not dialled.
+const tidyPhone = (text) => text.replace(/^(\+|00)(.*?)\(\s*0\s*\)/, "$1$2").replace(/[\s.()/-]/g, "").replace(/^00/, "+");
 
 // Without a header: what a cell looks like says what it is.
 function guess(cells) {
