@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -164,3 +165,57 @@ async def test_what_could_not_be_read_is_read_once_the_server_is_back(site: Site
     await expect(page.locator(".drawer h2").first).to_have_text("raté")
     await expect(page.locator(".row .titre")).to_have_text(["raté"])
     eyes.forget("WebSocket", "ERR_CONNECTION_REFUSED")
+
+
+@pytest.mark.parametrize("path", ["/admin/queue", "/admin/queue/{}"])
+async def test_what_happens_before_a_late_socket_is_there_is_seen_once_it_is(site: Site, eyes: Eyes, path: str) -> None:
+    service = site.service()
+    service.hold()
+    task_id = await site.send("vite fait")
+    sockets: list[WebSocketRoute] = []
+    await eyes.page.route_web_socket("**/ws/events*", lambda socket: sockets.append(socket))
+    page = await eyes.sign_in(path=path.format(task_id))
+    status = page.locator(".row .status, .task-head .status")
+    await expect(status).to_contain_text("En traitement")  # what can be shown is shown
+    service.release()
+    while (await site.stats())["tasks_by_status"]["completed"] < 1:
+        await asyncio.sleep(0)
+
+    sockets[-1].connect_to_server()
+
+    await expect(status).to_contain_text("Terminée")
+
+
+async def test_what_happens_while_a_task_is_being_read_is_not_missed(site: Site, eyes: Eyes) -> None:
+    service = site.service()
+    service.hold()
+    task_id = await site.send("vite fait")
+    told, asked = asyncio.Event(), asyncio.Event()
+
+    def between(page: WebSocketRoute) -> None:
+        server = page.connect_to_server()
+
+        def pass_on(frame: str | bytes) -> None:
+            page.send(frame)
+            if "task.completed" in str(frame):
+                told.set()
+
+        server.on_message(pass_on)
+
+    async def slowly(route: Route) -> None:
+        asked.set()
+        await told.wait()
+        await route.continue_()
+
+    async def first(route: Route) -> None:
+        answer = await route.fetch()
+        await route.fulfill(response=answer)
+        await asked.wait()
+        service.release()
+
+    await eyes.page.route_web_socket("**/ws/events*", between)
+    await eyes.page.route(f"**/api/queue/tasks/{task_id}/events*", slowly)
+    await eyes.page.route(f"**/api/queue/tasks/{task_id}", first)
+    page = await eyes.sign_in(path=f"/admin/queue/{task_id}")
+
+    await expect(page.locator(".task-head .status")).to_have_text("Terminée")

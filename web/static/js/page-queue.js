@@ -148,6 +148,7 @@ const begin = () => {
 state.addEventListener("hello", ({ detail }) => {
   if (detail.afresh) list.restart();
   if (list.error) void (list.phase === "error" ? list.load() : list.loadMore()); // the server is back
+  if (begun && detail.afresh === false) state.reread(); // it was shown before the first socket was there
   begin();
 });
 setTimeout(begin, 1500); // no socket yet: what can be shown is shown

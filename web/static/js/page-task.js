@@ -21,6 +21,9 @@ const begin = () => {
   begun = true;
   void mountTask(body, boot.task_id, { signal, state, onTitle: (titre) => (document.title = `${titre} · Tocsin`) });
 };
-state.addEventListener("hello", begin);
+state.addEventListener("hello", ({ detail }) => {
+  if (begun && detail.afresh === false) state.reread(); // it was shown before the first socket was there
+  begin();
+});
 setTimeout(begin, 1500); // no socket yet: what can be shown is shown
 state.follow({ mode: "latest", interval_ms: 100, task_id: boot.task_id }, signal);
