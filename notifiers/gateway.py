@@ -95,10 +95,12 @@ class Gateway:
     async def _judge(self, answer: aiohttp.ClientResponse) -> Outcome:
         """The outcome is in the status; the body can only add words to it."""
         status, code = answer.status, str(answer.status)
+        body = b""
         try:
-            body = await answer.content.read(ANSWER_BYTES)
+            while len(body) < ANSWER_BYTES and (piece := await answer.content.read(ANSWER_BYTES - len(body))):
+                body += piece
         except (aiohttp.ClientError, OSError):
-            body = b""
+            pass  # what has come will do
         if 200 <= status < 300:
             return Sent(reference=_reference(answer.headers, body))
         detail = clip(body.decode("utf-8", "replace")) or clip(answer.reason or "")

@@ -190,6 +190,44 @@ async def test_a_repeat_carries_the_same_key(operator):
     assert {call.headers["Idempotency-Key"] for call in operator.calls} == {message().id}
 
 
+async def test_an_answer_in_pieces_is_read_to_its_end():
+    asked: list[bytes] = []
+
+    async def piecemeal(reader, writer):
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            asked.append(head)
+            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+            for piece in (
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+                b'8\r\n{"id": "\r\n',
+                b"5\r\nsms7",
+                b'"\r\n',
+            ):
+                writer.write(piece)
+                for _ in range(50):
+                    await asyncio.sleep(0)
+            writer.write(b"1\r\n}\r\n0\r\n\r\n")
+
+    connections = []
+
+    async def connected(reader, writer):
+        connections.append(writer)
+        try:
+            await piecemeal(reader, writer)
+        except asyncio.IncompleteReadError:
+            writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    try:
+        async with gateway(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as sms:
+            outcomes = [await sms.deliver(message(n)) for n in range(2)]
+    finally:
+        server.close()
+
+    assert outcomes == [Sent("sms7")] * 2
+    assert (len(asked), len(connections)) == (2, 1)  # what is read to its end can be used again
+
+
 async def test_a_gateway_that_hangs_is_left_at_the_deadline(operator):
     operator.answers = ["hang"]
     async with gateway(operator.url, timeout_s=0.1) as sms:
