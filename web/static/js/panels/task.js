@@ -75,7 +75,7 @@ export function mountTask(root, id, { signal, state, onGone, onTitle, heading = 
   let timer = 0;
   let stale = false;
   let broken = false; // out of reach when it was asked for
-  let missed = false; // something happened while it was being read
+  let behind = false; // something happened while it was being read
   const parts = {};
 
   async function open() {
@@ -85,8 +85,8 @@ export function mountTask(root, id, { signal, state, onGone, onTitle, heading = 
       const [answer, events] = await Promise.all([get(path, { signal }), readEvents(path, signal)]);
       task = task && isOlder(answer.task, task) ? { ...answer.task, ...task } : answer.task;
       build(events);
-      if (missed) later();
-      missed = false;
+      if (behind) later();
+      behind = false;
     } catch (error) {
       if (error.name === "AbortError") return;
       broken = error.status !== 404;
@@ -222,7 +222,7 @@ export function mountTask(root, id, { signal, state, onGone, onTitle, heading = 
         onGone?.();
         return;
       }
-      if (!task) missed = true;
+      if (!task) behind = true;
       if (!task || isOlder(event.task, task)) continue;
       task = { ...task, ...event.task, error: event.task.error && task.status === event.task.status ? task.error : event.task.error };
       if (people) {
@@ -233,7 +233,7 @@ export function mountTask(root, id, { signal, state, onGone, onTitle, heading = 
   }, { signal });
   state.addEventListener("reread", () => {
     if (task) later();
-    else missed = true;
+    else behind = true;
   }, { signal });
   state.addEventListener("hello", () => broken && open(), { signal });
   signal.addEventListener("abort", () => clearTimeout(timer));
