@@ -63,6 +63,8 @@ SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enabl
 """Whatever the server's or a pooler's connection is set to: what is acknowledged is on disk; and a node that freezes or
 is cut off in the middle of a transaction does not hold its locks, on which all others would wait. Every statement that
 writes is served by an index; a plan that is kept must not be one made while its table was still small."""
+WHOLE = "; SET LOCAL transaction_timeout = 8000"  # ms: by then whoever waits has been told no
+"""PostgreSQL 17 and later: a node frozen between the preparing of a statement and its running is not idle to it."""
 MIGRATION_LOCK = 0x546F6373
 NO = (
     OSError,
@@ -199,9 +201,7 @@ class PostgresEngine:
     async def open(self, apply: Apply, committed: Committed, failed: Failed) -> None:
         self._apply, self._committed, self._failed = apply, committed, failed
         try:
-            migrating = await asyncpg.connect(
-                self._url, timeout=TIMEOUT_S, **self._options
-            )  # it may take as long as it takes
+            migrating = await asyncpg.connect(self._url, timeout=TIMEOUT_S, **self._options)  # it takes its time
             try:
                 if not self._options:
                     await pooler.check(migrating, self._own)
@@ -297,16 +297,16 @@ class PostgresEngine:
                 self._writer = await self._connect()
                 if await self._writer.fetch(sql.SKIP_SEQ, self._told):
                     log.error("the database lacks commits that it had confirmed, as a replica that took over may")
-            await self._writer.execute(BEGIN)
+            await self._writer.execute(BEGIN + WHOLE if self._writer.get_server_version() >= (17,) else BEGIN)
             tx = _Tx(self._writer)
             results, events = await self._apply(tx, ops)
             await tx.flush()
             unsure = results  # from here on, a connection that breaks does not tell
             await self._writer.execute(self._commit_and_tell if events else "COMMIT")
         except NO as error:
-            log.error("storage says no: %s", error or type(error).__name__)
-            self._writer.terminate()
             said = str(error) or type(error).__name__
+            log.error("storage says no: %s", said)
+            self._writer.terminate()
             self._failed(ops, StoreUnavailable(said, perhaps=bool(unsure)), unsure)
         except AGAIN as error:
             await self._roll_back()

@@ -20,7 +20,7 @@ from server.log import Batch, Cursor, Gap, Log
 from server.model import Event, Failure, NotificationTask, Outcome, Priority, Recipient, Status, Word
 from server.store import Store, StoreUnavailable, open_store
 from server.store.cluster import Beat, Node
-from server.store.postgres import BEGIN, FROZEN_MS, MIGRATION_LOCK
+from server.store.postgres import BEGIN, FROZEN_MS, MIGRATION_LOCK, WHOLE
 from server.store.rows import chunk_cell
 from server.store.settle import Again, End, Settle
 from server.store.writes import Claim, Claimed, Enqueue, Renew, Sweep
@@ -203,20 +203,24 @@ async def test_what_waits_on_a_deadlock_is_tried_again_and_done(pair: Pair) -> N
     assert [task.status for task in await asyncio.gather(*ending)] == [Status.COMPLETED, Status.COMPLETED]
 
 
+@pytest.mark.parametrize("where", ["between two statements", "in the middle of one"])
 async def test_a_node_that_freezes_in_the_middle_of_a_transaction_holds_nobody_up(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     engine: Any = pair.a._engine
     apply, frozen, thawed = engine._apply, asyncio.Event(), asyncio.Event()
 
     async def freezing(tx: Any, ops: Any) -> Any:
         result = await apply(tx, ops)
+        if where == "in the middle of one":
+            await engine._writer.prepare("SELECT 1")  # to PostgreSQL its connection is at work until it is run
         frozen.set()
         await thawed.wait()
         return result
 
     with monkeypatch.context() as sooner:
         sooner.setattr("server.store.postgres.BEGIN", BEGIN.replace(str(FROZEN_MS), "200"))
+        sooner.setattr("server.store.postgres.WHOLE", WHOLE.replace("8000", "400"))
         sooner.setattr(engine, "_apply", freezing)
         stuck = asyncio.create_task(enqueue(pair.a, task_of()))
         await frozen.wait()
